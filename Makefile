@@ -1,0 +1,76 @@
+# Every target builds .venv first when it is missing or when its settings have changed.
+#
+#   make test      the tests and the docstrings' examples, in a few minutes on two cores
+#   make demo      distils the standard library's own calls and compares: the five-minute tour
+#   make check     what CI runs: format, lint, types, import contracts, tests
+#   make slow      the tests marked slow, the gradient ladder at its full length among them
+#   make bench     the benchmarks, written to benchmarks/results/
+#   make docs      the tables of README.md and docs/, regenerated from experiments/results/
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TEST_THREADS := OMP_NUM_THREADS=1
+# A worker a core: every test uses one torch thread (tests/conftest.py).
+WORKERS ?= auto
+PYTEST := $(TEST_THREADS) $(BIN)/python -m pytest --no-header
+
+DEMO_DIR ?= runs/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format bench slow docs clean
+
+help:
+	@sed -n 's/^#   make/  make/p' Makefile
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || { echo "[install] virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "[install] torch"
+	@$(PIP) install --quiet --constraint constraints.txt torch==2.13.0
+	@echo "[install] farzi, its dependencies and the developer tools"
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@echo "[demo] distil stdlib-calls"
+	@rm -rf $(DEMO_DIR)
+	@$(BIN)/python -m farzi distill stdlib-calls --out $(DEMO_DIR)
+	@echo "[demo] compare"
+	@$(BIN)/python -m farzi compare stdlib-calls --artifact $(DEMO_DIR)
+
+test: $(STAMP)
+	@$(PYTEST) --numprocesses $(WORKERS)
+
+check: $(STAMP)
+	@echo "[check] format"
+	@$(BIN)/ruff format --check --quiet .
+	@echo "[check] lint"
+	@$(BIN)/ruff check --quiet .
+	@echo "[check] types"
+	@$(BIN)/mypy src
+	@echo "[check] import contracts"
+	@$(BIN)/lint-imports --no-logo
+	@echo "[check] tables"
+	@$(BIN)/python scripts/readme_tables.py --check
+	@echo "[check] tests and docstrings"
+	@$(PYTEST) --numprocesses $(WORKERS)
+
+format: $(STAMP)
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix --quiet .
+
+slow: $(STAMP)
+	@$(PYTEST) -m slow --numprocesses $(WORKERS)
+
+bench: $(STAMP)
+	@for file in benchmarks/bench_*.py; do echo "[bench] $$file"; $(BIN)/python $$file || exit 1; done
+
+docs: $(STAMP)
+	@$(BIN)/python scripts/readme_tables.py
+
+clean:
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
