@@ -1,0 +1,95 @@
+"""The command line: one file a command, loaded when it is called.
+
+`farzi --help` answers from the table below and loads no command, so it loads neither torch nor
+duckdb nor pyarrow.
+
+A command `NAME` is a function `NAME` in `farzi/cli/NAME.py` that does its work through the library
+and returns an exit code or None, which is 0. Its docstring is its help page; the docstring's last
+section, `Example:`, is printed below the flags as it stands. CONTRIBUTING.md shows one.
+
+Failures are raised, not printed: `SettingsError` and a `ValueError` that names an argument leave
+with 2, every other error with 1. `_common.error_boundary` turns each into one line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cyclopts
+
+import farzi
+from farzi.cli import _common
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "sources": "List the known datasets, which are at hand, and their licences.",
+    "prepare": "Turn a table or a text into sequences and splits.",
+    "distill": "Distil a source into a few synthetic sequences.",
+    "train": "Train an ordinary model on an artifact or on a source.",
+    "evaluate": "Score a model on a source, the protocol spelled out.",
+    "compare": "Compare an artifact with full data and with samples of it.",
+    "inspect": "Show what an artifact holds.",
+    "doctor": "Show the versions, devices and settings that farzi finds here.",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: the arguments after the program's name; those of this process when None.
+
+    Returns:
+        0 done, 1 bad data or a failed run, 2 a wrong flag or setting, 75 stopped after saving,
+        130 interrupted.
+
+    Example:
+        >>> from farzi.cli import main
+        >>> main(["distil", "ml-100k"])  # says on stderr: did you mean "distill"?
+        2
+    """
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    with _common.error_boundary(traceback="--traceback" in tokens) as outcome:
+        app = _build_app(tokens)
+        command, arguments, _ = app.parse_args(
+            tokens, print_error=False, exit_on_error=False, verbose=False
+        )
+        _common.keep_freed_memory()
+        outcome.code = command(*arguments.args, **arguments.kwargs) or _common.EXIT_DONE
+    return outcome.code
+
+
+def _build_app(tokens: Sequence[str]) -> cyclopts.App:
+    """Register every command by its summary, and the one that is called by its function."""
+    app = cyclopts.App(
+        name="farzi",
+        help="Distil event logs and text corpora into a few synthetic sequences.",
+        help_epilogue="`farzi COMMAND --help` shows the flags of a command and an example.",
+        help_format="plaintext",
+        version=farzi.__version__,
+        default_parameter=cyclopts.Parameter(negative=()),
+    )
+    called = next((token for token in tokens if not token.startswith("-")), None)
+    for position, (name, summary) in enumerate(COMMANDS.items()):
+        if name == called:
+            function = getattr(importlib.import_module(f"farzi.cli.{name}"), name)
+            app.command(function, name=name, sort_key=position, help_epilogue=_example(function))
+        else:
+            app.command(_stand_in, name=name, sort_key=position, help=summary)
+    return app
+
+
+def _stand_in() -> None:
+    """Hold the place of a command that is not called."""
+
+
+def _example(function: Callable[..., Any]) -> str:
+    """Return the `Example:` section that ends the function's docstring."""
+    _, found, example = (inspect.getdoc(function) or "").partition("\nExample:\n")
+    return "Example:\n" + textwrap.indent(textwrap.dedent(example).rstrip(), "  ") if found else ""

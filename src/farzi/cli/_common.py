@@ -1,0 +1,343 @@
+"""What every command shares: flags, output, progress, the error boundary, the allocator.
+
+Nothing here imports torch before a command asks for a device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import difflib
+import json
+import os
+import platform
+import re
+import sys
+import time
+import traceback as traceback_module
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+
+import cyclopts
+from cyclopts import Parameter
+
+from farzi.errors import FarziError, SettingsError
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console, RenderableType
+
+__all__ = [
+    "DEFAULT_OUTPUT",
+    "EXIT_DONE",
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_STOPPED",
+    "EXIT_USAGE",
+    "Device",
+    "Output",
+    "Progress",
+    "Seed",
+    "SplitSeed",
+    "SplitSeeds",
+    "choose_device",
+    "error_boundary",
+    "keep_freed_memory",
+]
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped after saving, resume to go on
+EXIT_INTERRUPTED = 130
+
+Seed = Annotated[int, Parameter(help="Seed of the models: their weights and their batches.")]
+SplitSeed = Annotated[int, Parameter(help="Seed of the data split.")]
+SplitSeeds = Annotated[
+    tuple[int, ...],
+    Parameter(name="--split-seed", consume_multiple=True, help="Seeds of the data splits."),
+]
+Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Where to compute.")]
+
+
+# ---------------------------------------------------------------------------------------- output
+
+
+class Progress(Protocol):
+    """What a long task calls to say how far it is."""
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Report that `done` of `total` units are finished; `note` says what matters now."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where a command's words go: results to stdout, everything else to stderr.
+
+    Args:
+        json: print one JSON object instead of text.
+        quiet: print results only.
+        verbose: say more about what is done and why.
+        traceback: show where in the code an error arose.
+    """
+
+    json: bool = False
+    quiet: Annotated[bool, Parameter(alias="-q")] = False
+    verbose: Annotated[bool, Parameter(alias="-v")] = False
+    traceback: bool = False
+
+    def say(self, message: str) -> None:
+        """Print one line to stderr, unless quiet."""
+        if not self.quiet:
+            print(message, file=sys.stderr, flush=True)
+
+    def detail(self, message: str) -> None:
+        """Print one line to stderr when verbose."""
+        if self.verbose and not self.quiet:
+            print(message, file=sys.stderr, flush=True)
+
+    def result(self, payload: Mapping[str, Any], *, text: RenderableType) -> None:
+        """Print the command's result to stdout.
+
+        Args:
+            payload: what `--json` prints, as one object; a value that is not finite is null.
+            text: what a person reads: a string, or a rich table.
+        """
+        if self.json:
+            print(to_json(payload))
+        elif isinstance(text, str):
+            print(text)
+        else:
+            _stdout_console().print(text)
+
+    @contextlib.contextmanager
+    def progress(self, task: str, *, unit: str = "steps") -> Iterator[Progress]:
+        """Show how far a task is, with the time left, on stderr.
+
+        On a terminal a bar is redrawn; elsewhere a line is printed every few seconds, so that
+        a log stays readable. Quiet shows nothing.
+
+        Args:
+            task: a word or two that name the task.
+            unit: what is counted.
+        """
+        if self.quiet:
+            yield _no_progress
+        elif sys.stderr.isatty():
+            with _progress_bar(task, unit) as report:
+                yield report
+        else:
+            yield _ProgressLines(task, unit)
+
+
+DEFAULT_OUTPUT = Output()
+
+
+def to_json(payload: Mapping[str, Any]) -> str:
+    """Return `payload` as indented JSON that every parser reads: no NaN, no infinities.
+
+    Example:
+        >>> from farzi.cli._common import to_json
+        >>> print(to_json({"ratio": float("nan")}))
+        {
+          "ratio": null
+        }
+    """
+    return json.dumps(_finite(payload), indent=2, ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and value - value != 0:
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _stdout_console() -> Console:
+    """Return a console on stdout; a table that goes to a file is not cut at 80 columns."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def _no_progress(done: int, total: int | None = None, note: str = "") -> None:
+    """Say nothing."""
+
+
+@contextlib.contextmanager
+def _progress_bar(task: str, unit: str) -> Iterator[Progress]:
+    from rich import progress as bars
+    from rich.console import Console
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(bar_width=30),
+        bars.MofNCompleteColumn(),
+        bars.TextColumn(unit),
+        bars.TimeRemainingColumn(elapsed_when_finished=True),
+        bars.TextColumn("{task.fields[note]}"),
+    )
+    with bars.Progress(*columns, console=Console(stderr=True)) as bar:
+        row = bar.add_task(task, total=None, note="")
+
+        def report(done: int, total: int | None = None, note: str = "") -> None:
+            bar.update(row, completed=done, total=total, note=note)
+
+        yield report
+
+
+class _ProgressLines:
+    """Progress as lines of text, at most one every `interval_s` and one at the end."""
+
+    def __init__(self, task: str, unit: str, interval_s: float = 5.0) -> None:
+        self.task = task
+        self.unit = unit
+        self.interval_s = interval_s
+        self.started_s = self.printed_s = time.monotonic()
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        now_s = time.monotonic()
+        if now_s - self.printed_s < self.interval_s and done != total:
+            return
+        self.printed_s = now_s
+        elapsed_s = now_s - self.started_s
+        parts = [f"{self.task}: {done:,} {self.unit}"]
+        if total and done:
+            parts[0] = f"{self.task}: {done:,}/{total:,} {self.unit} ({done / total:.0%})"
+            parts.append(f"{elapsed_s * (total - done) / done:.0f} s left")
+        parts.extend([note] if note else [])
+        print(", ".join(parts), file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------------------------------- errors
+
+
+@dataclass
+class Outcome:
+    """The exit code of the command inside an `error_boundary`."""
+
+    code: int = EXIT_DONE
+
+
+@contextlib.contextmanager
+def error_boundary(*, traceback: bool = False) -> Iterator[Outcome]:
+    """Turn what is raised inside into one line on stderr and an exit code.
+
+    Args:
+        traceback: print the traceback above that line.
+    """
+    outcome = Outcome()
+    try:
+        yield outcome
+        sys.stdout.flush()
+    except SystemExit as error:
+        outcome.code = error.code if isinstance(error.code, int) else EXIT_FAILED
+    except KeyboardInterrupt:
+        outcome.code = EXIT_INTERRUPTED
+        print("interrupted", file=sys.stderr)
+    except BrokenPipeError:
+        # The reader of our output has gone, as after `| head`: there is no one left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        outcome.code = EXIT_FAILED
+    except Exception as error:
+        if traceback:
+            traceback_module.print_exception(error)
+        outcome.code, message = describe_error(error)
+        print(f"farzi: {message}", file=sys.stderr)
+
+
+def describe_error(error: Exception) -> tuple[int, str]:
+    """Return the exit code of an error and the one line that states it.
+
+    Example:
+        >>> from farzi.cli._common import describe_error
+        >>> describe_error(ValueError("`inner_steps` must be an int >= 1, got 0."))
+        (2, '--inner-steps must be an int >= 1, got 0.')
+    """
+    if isinstance(error, cyclopts.CycloptsError):
+        return EXIT_USAGE, _one_line(_describe_parse_error(error))
+    if isinstance(error, SettingsError):
+        return EXIT_USAGE, _one_line(str(error))
+    if isinstance(error, FarziError):
+        return EXIT_FAILED, _one_line(str(error))
+    if isinstance(error, ValueError) and (argument := re.match(r"`(\w+)` must", str(error))):
+        name = argument[1]
+        return EXIT_USAGE, _one_line(str(error)).replace(f"`{name}`", to_flag(name), 1)
+    if isinstance(error, OSError) and error.filename is not None:
+        return EXIT_FAILED, f"{error.filename}: {error.strerror}"
+    name = type(error).__name__
+    return EXIT_FAILED, f"{name}: {_one_line(str(error))} (--traceback shows where)"
+
+
+def to_flag(name: str) -> str:
+    """Return the flag of an argument: `inner_steps` is `--inner-steps`."""
+    return "--" + name.replace("_", "-")
+
+
+def _describe_parse_error(error: cyclopts.CycloptsError) -> str:
+    """State a parse error; an unknown option lists its close matches."""
+    if not isinstance(error, cyclopts.UnknownOptionError):
+        return str(error)
+    option = error.token.keyword or error.token.value
+    known = [name for argument in error.argument_collection for name in argument.names]
+    matches = difflib.get_close_matches(option, known, n=3, cutoff=0.6)
+    close = f" Close matches: {', '.join(matches)}." if matches else ""
+    return f"unknown option {option}.{close}"
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+# ------------------------------------------------------------------------------- memory, device
+
+_M_TRIM_THRESHOLD = -1  # <malloc.h>
+_M_MMAP_THRESHOLD = -3
+_KEEP_BELOW = 1 << 30  # bytes; a larger block still goes back to the kernel
+_KEEP_BELOW_OLD = 32 << 20  # the most that a glibc which checks the value takes
+_TRIM_NEVER = (1 << 31) - 1
+
+
+def keep_freed_memory() -> bool:
+    """Ask glibc to keep large freed blocks, so that the next step finds them again.
+
+    By default glibc maps every large block from the kernel and gives it back when it is freed,
+    and each use of it faults its pages in anew.
+
+    Returns:
+        whether glibc took both thresholds; False where the C library is another.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    took_mmap = mallopt(_M_MMAP_THRESHOLD, _KEEP_BELOW) or mallopt(
+        _M_MMAP_THRESHOLD, _KEEP_BELOW_OLD
+    )
+    took_trim = mallopt(_M_TRIM_THRESHOLD, _TRIM_NEVER)
+    return bool(took_mmap and took_trim)
+
+
+def choose_device(device: str) -> tuple[torch.device, str]:
+    """Return the device to compute on, and why.
+
+    Args:
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        SettingsError: `cuda` is asked for and there is no CUDA device.
+    """
+    import torch
+
+    if device == "cpu":
+        return torch.device("cpu"), "asked for"
+    if torch.cuda.is_available():
+        reason = "asked for" if device == "cuda" else "there is one"
+        return torch.device("cuda"), f"{reason}: {torch.cuda.get_device_name()}"
+    if device == "cuda":
+        raise SettingsError("--device cuda: there is no CUDA device here; use --device cpu.")
+    return torch.device("cpu"), "there is no CUDA device"
