@@ -1,0 +1,201 @@
+"""A source made ready for a model: sequences, splits, vocabulary, and how they came about."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from farzi.data.sequences import Sequences
+from farzi.data.sources import SeenItems, Task
+from farzi.data.splits import SplitKind
+from farzi.data.vocabulary import Vocabulary
+from farzi.errors import DataError
+
+__all__ = ["PreparedData"]
+
+FORMAT = 1
+_PARTS = ("train", "validation", "test")
+_RECORD = "prepared.json"
+_VOCABULARY = "vocabulary.json"
+
+_SPLIT_LINES = {
+    "users": "users 80/10/10 seed {seed}",
+    "leave-last-out": "leave-last-out, all users",
+    "official": "official split",
+    "lines": "lines 80/10/10 seed {seed}",
+    "documents": "documents 80/10/10 seed {seed}",
+}
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """Sequences of token ids, split, with the vocabulary and the protocol they follow.
+
+    For `recommend` a sequence is a user's items in time order; in `validation` and `test` its
+    last token is the target and everything before it the context. For `language` a sequence is
+    a sentence that ends with `<eos>`.
+
+    Args:
+        task: `recommend` or `language`.
+        name: the source's name, or the file's without its suffixes.
+        train: what models may learn from.
+        validation: what choices may be made on.
+        test: what is scored once.
+        vocabulary: token to original id; the whole catalogue, or the words.
+        seen_items: whether items in the context stay in the ranking.
+        fingerprint: `sha256:...` of the source's content, unpacked.
+        split_kind: how the three parts were told apart.
+        split_seed: seed of that; 0 where nothing is drawn.
+        train_users_hash: `sha256:...` of the sorted ids of the training users or texts.
+        protocol: the settings and counts that a result must be read with.
+    """
+
+    task: Task
+    name: str
+    train: Sequences
+    validation: Sequences
+    test: Sequences
+    vocabulary: Vocabulary
+    seen_items: SeenItems
+    fingerprint: str
+    split_kind: SplitKind
+    split_seed: int
+    train_users_hash: str
+    protocol: dict[str, str | int | float | bool | None]
+
+    def protocol_line(self, context_length: int | None = None) -> str:
+        """How a result on these data came about, in one line to print beside it.
+
+        Args:
+            context_length: the model's, where there is a model.
+        """
+        parts = [self.name, _SPLIT_LINES[self.split_kind].format(seed=self.split_seed)]
+        context = [] if context_length is None else [f"context {context_length}"]
+        if self.task == "language":
+            return " | ".join([*parts, *context, *self._text_rules()])
+        return " | ".join([*parts, "last item is the target", *context, *self._log_rules()])
+
+    def _log_rules(self) -> list[str]:
+        core = self.protocol["k_core"]
+        return [
+            "seen items kept" if self.seen_items == "keep" else "seen items left out",
+            f"full ranking over {self.vocabulary.size:,} items",
+            "ties in time keep source order",
+            "repeats kept" if self.protocol["repeats"] == "keep" else "repeats: first kept",
+            f"k-core {core or 'off'}",
+            f"min length {self.protocol['min_length']}",
+        ]
+
+    def _text_rules(self) -> list[str]:
+        cut = self.protocol["vocabulary_size"]
+        words = "cut on the training text, the rest <unk>" if cut else "uncut"
+        return [
+            f"vocabulary {self.vocabulary.size:,} {words}",
+            "every sentence ends with <eos>",
+            f"tokens: {self.protocol['tokens']}",
+        ]
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write a folder of `.npy` and JSON files, complete or not at all.
+
+        Args:
+            path: the folder; it must not exist.
+            overwrite: replace it if it is a folder that `save` wrote.
+
+        Raises:
+            DataError: the folder exists, and `overwrite` is False or it holds something else.
+        """
+        folder = Path(path)
+        _check_free(folder, overwrite=overwrite)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            draft.chmod(0o755)
+            for part in _PARTS:
+                getattr(self, part).save(draft / part)
+            self.vocabulary.save(draft / _VOCABULARY)
+            record = json.dumps(self._record(), indent=2, sort_keys=True)
+            (draft / _RECORD).write_text(record + "\n", encoding="utf-8")
+            if folder.exists():
+                _remove(folder)
+            draft.rename(folder)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> PreparedData:
+        """Map a folder that `save` wrote; needs numpy only.
+
+        Raises:
+            DataError: the folder is missing, broken or of another format.
+        """
+        folder = Path(path)
+        record = _read_record(folder / _RECORD)
+        vocabulary = Vocabulary.load(folder / _VOCABULARY)
+        for part in _PARTS:
+            record[part] = Sequences.load(folder / part)
+            _check_tokens(f"{folder / part}", record[part], vocabulary.size)
+        return cls(vocabulary=vocabulary, **record)
+
+    def _record(self) -> dict[str, Any]:
+        return {"format": FORMAT, **{name: getattr(self, name) for name in _FIELD_TYPES}}
+
+
+_FIELD_TYPES: dict[str, type] = {
+    "task": str,
+    "name": str,
+    "seen_items": str,
+    "fingerprint": str,
+    "split_kind": str,
+    "split_seed": int,
+    "train_users_hash": str,
+    "protocol": dict,
+}
+_CHOICES = {"task": Task, "seen_items": SeenItems, "split_kind": SplitKind}
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{file.parent}: not a folder that `farzi prepare` wrote.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{file}: cannot be read ({' '.join(str(error).split())}).") from None
+    if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
+        raise DataError(f"{file}: not of format {FORMAT}; prepare the source again.")
+    if record.keys() != _FIELD_TYPES.keys():
+        wrong = sorted(record.keys() ^ _FIELD_TYPES.keys())
+        raise DataError(f"{file}: fields are missing or unknown: {', '.join(wrong)}.")
+    for name, kind in _FIELD_TYPES.items():
+        allowed = get_args(_CHOICES[name]) if name in _CHOICES else None
+        if type(record[name]) is not kind or (allowed and record[name] not in allowed):
+            raise DataError(f"{file}: the value of {name!r} is wrong.")
+    return record
+
+
+def _check_tokens(file: str, sequences: Sequences, size: int) -> None:
+    tokens = sequences.tokens
+    if len(tokens) and not 0 <= tokens.min() <= tokens.max() < size:
+        raise DataError(f"{file}: a token is outside the vocabulary of {size:,}.")
+
+
+def _check_free(folder: Path, *, overwrite: bool) -> None:
+    if not folder.exists():
+        return
+    if not overwrite:
+        raise DataError(f"{folder}: exists already; --force replaces it.")
+    if not (folder / _RECORD).is_file():
+        raise DataError(f"{folder}: not a folder that `farzi prepare` wrote, so it is left alone.")
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, out of the way first, so that no half of it is ever in its place."""
+    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
+    folder.rename(old / folder.name)
+    shutil.rmtree(old)

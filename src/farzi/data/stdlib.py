@@ -1,0 +1,135 @@
+"""Real data that every Python has: the calls and the documentation of its standard library.
+
+Both are read with `ast` from the files of the running interpreter; no module is imported and
+nothing is shipped. `test` packages are left out. Another Python version gives other data, and
+the fingerprint tells.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import sysconfig
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from farzi.errors import DataError
+
+__all__ = ["MIN_ITEM_COUNT", "hash_records", "read_calls", "read_documents"]
+
+MIN_ITEM_COUNT = 3  # names called less often are no items
+
+_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
+_NAMED = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_DOCUMENTED = (ast.Module, *_NAMED)
+
+
+def read_calls() -> list[tuple[str, str]]:
+    """The names that each class of the standard library calls, in the order of the source.
+
+    A class (`module:Class`, without the classes inside it) is a user and a called name
+    (`append` for `self.rows.append(...)`) an item. Names called fewer than three times in all
+    are left out.
+
+    Returns:
+        (user, item) pairs, each user's together and in order.
+
+    Example:
+        >>> from farzi.data.stdlib import read_calls
+        >>> sum(user == "queue:Queue" for user, _ in read_calls()) > 10
+        True
+    """
+    calls = [
+        (f"{module}:{node.name}", name)
+        for module, tree in _modules()
+        for node in _classes(tree)
+        for name in _called_names(node)
+    ]
+    counts = Counter(name for _, name in calls)
+    return [(user, name) for user, name in calls if counts[name] >= MIN_ITEM_COUNT]
+
+
+def read_documents() -> list[tuple[str, str]]:
+    """The standard library's own documentation: the topics of `help()` and every docstring.
+
+    A text that stands in several places is taken once.
+
+    Returns:
+        (name, text) pairs: `topic:for` or `json.decoder:JSONDecoder.decode`.
+    """
+    documents: dict[str, str] = {}
+    for module, tree in _modules():
+        found = _topics(tree) if module == "pydoc_data.topics" else _docstrings(module, tree)
+        for name, text in found:
+            documents.setdefault(text, name)
+    return [(name, text) for text, name in documents.items()]
+
+
+def hash_records(records: Iterable[tuple[str, str]]) -> str:
+    """`sha256:...` of pairs of strings, one JSON list a line."""
+    digest = hashlib.sha256()
+    for record in records:
+        digest.update(json.dumps(record).encode() + b"\n")
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _modules() -> Iterator[tuple[str, ast.Module]]:
+    """Every module of the standard library that Python can parse, by dotted name, in order."""
+    root = Path(sysconfig.get_path("stdlib"))
+    found = False
+    for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).parts):
+        parts = path.relative_to(root).with_suffix("").parts
+        if _LEFT_OUT.intersection(parts) or parts[0].startswith(("config-", "_sysconfigdata")):
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # such as old escapes in the library's strings
+                tree = ast.parse(path.read_bytes())
+        except (SyntaxError, ValueError):  # lib2to3 and others keep broken files on purpose
+            continue
+        found = True
+        yield ".".join(parts).removesuffix(".__init__"), tree
+    if not found:
+        raise DataError(f"{root}: this Python has no source files of its standard library.")
+
+
+def _classes(tree: ast.AST) -> Iterator[ast.ClassDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+
+
+def _called_names(definition: ast.ClassDef) -> Iterator[str]:
+    """What a class calls, outside the classes inside it, in the order of the source."""
+    calls = []
+    waiting = list(ast.iter_child_nodes(definition))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.ClassDef):
+            continue
+        waiting.extend(ast.iter_child_nodes(node))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            calls.append((node.func.end_lineno, node.func.end_col_offset, name))
+    return (name for *_, name in sorted(calls))
+
+
+def _docstrings(place: str, tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """The docstrings below `place`, in the order of the source."""
+    if isinstance(tree, _DOCUMENTED) and (text := ast.get_docstring(tree)):
+        yield place, text
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, _NAMED):
+            joint = "." if ":" in place else ":"
+            yield from _docstrings(f"{place}{joint}{node.name}", node)
+        elif isinstance(node, ast.stmt):
+            yield from _docstrings(place, node)
+
+
+def _topics(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """The dictionary that `pydoc_data.topics` assigns to `topics`."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            for name, text in ast.literal_eval(node.value).items():
+                yield f"topic:{name}", text
