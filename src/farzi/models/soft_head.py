@@ -7,7 +7,6 @@ W products instead of V, and the soft tokens are read once, by the embedding.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import embedding
 

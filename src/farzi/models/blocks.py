@@ -1,0 +1,121 @@
+"""The parts students are built of, as pure functions with all their derivatives.
+
+Attention is written out: fused kernels have no second derivative (pytorch#116350).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, layer_norm, linear, relu
+
+from farzi.models.base import Params
+
+__all__ = [
+    "block_shapes",
+    "causal_attention",
+    "draw_parameters",
+    "dropout",
+    "feed_forward",
+    "norm",
+    "pre_norm_block",
+]
+
+
+def dropout(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
+    """Inverted dropout drawn from `generator`; the identity without one or at rate 0."""
+    if generator is None or rate == 0.0:
+        return x
+    keep = torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype) >= rate
+    return x * keep / (1.0 - rate)
+
+
+def norm(params: Params, name: str, x: Tensor) -> Tensor:
+    """LayerNorm over the last axis with parameters `name.weight` and `name.bias`."""
+    return layer_norm(x, x.shape[-1:], params[f"{name}.weight"], params[f"{name}.bias"], 1e-5)
+
+
+def causal_attention(
+    params: Params,
+    name: str,
+    x: Tensor,
+    num_heads: int,
+    rate: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Multi-head self-attention in which position t reads positions up to t; x (B, L, W)."""
+    *batch, length, width = x.shape
+    qkv = linear(x, params[f"{name}.qkv.weight"], params[f"{name}.qkv.bias"])
+    q, k, v = qkv.view(*batch, length, 3, num_heads, width // num_heads).unbind(-3)
+    q, k, v = (part.transpose(-3, -2) for part in (q, k, v))
+    scores = (q @ k.transpose(-1, -2)) / math.sqrt(width // num_heads)
+    future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+    weights = dropout(scores.masked_fill(future, -torch.inf).softmax(-1), rate, generator)
+    mixed = (weights @ v).transpose(-3, -2).reshape(*batch, length, width)
+    return linear(mixed, params[f"{name}.out.weight"], params[f"{name}.out.bias"])
+
+
+def feed_forward(params: Params, name: str, x: Tensor, activation: str) -> Tensor:
+    """Two linear layers with `gelu` or `relu` between."""
+    inner = linear(x, params[f"{name}.up.weight"], params[f"{name}.up.bias"])
+    inner = gelu(inner) if activation == "gelu" else relu(inner)
+    return linear(inner, params[f"{name}.down.weight"], params[f"{name}.down.bias"])
+
+
+def pre_norm_block(
+    params: Params,
+    name: str,
+    x: Tensor,
+    *,
+    num_heads: int,
+    activation: str,
+    rate: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """X + attention(norm(x)), then x + feed_forward(norm(x))."""
+    attended = causal_attention(
+        params, f"{name}.attention", norm(params, f"{name}.norm1", x), num_heads, rate, generator
+    )
+    x = x + dropout(attended, rate, generator)
+    fed = feed_forward(params, f"{name}.feed_forward", norm(params, f"{name}.norm2", x), activation)
+    return x + dropout(fed, rate, generator)
+
+
+def block_shapes(name: str, width: int, inner_width: int) -> dict[str, tuple[int, ...]]:
+    """Parameter shapes of one `pre_norm_block`."""
+    return {
+        f"{name}.norm1.weight": (width,),
+        f"{name}.norm1.bias": (width,),
+        f"{name}.attention.qkv.weight": (3 * width, width),
+        f"{name}.attention.qkv.bias": (3 * width,),
+        f"{name}.attention.out.weight": (width, width),
+        f"{name}.attention.out.bias": (width,),
+        f"{name}.norm2.weight": (width,),
+        f"{name}.norm2.bias": (width,),
+        f"{name}.feed_forward.up.weight": (inner_width, width),
+        f"{name}.feed_forward.up.bias": (inner_width,),
+        f"{name}.feed_forward.down.weight": (width, inner_width),
+        f"{name}.feed_forward.down.bias": (width,),
+    }
+
+
+def draw_parameters(
+    shapes: Mapping[str, tuple[int, ...]], generator: torch.Generator, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Embeddings N(0, 1/W), matrices Xavier-uniform, norm weights 1, everything else 0."""
+    return {name: _draw(name, shape, generator, dtype) for name, shape in shapes.items()}
+
+
+def _draw(
+    name: str, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype
+) -> Tensor:
+    if name in ("embedding", "position"):
+        return torch.randn(shape, generator=generator, dtype=dtype) / math.sqrt(shape[-1])
+    if len(shape) == 2:
+        bound = math.sqrt(6.0 / (shape[0] + shape[1]))
+        return (torch.rand(shape, generator=generator, dtype=dtype) * 2 - 1) * bound
+    is_norm_weight = name.split(".")[-2].startswith("norm") and name.endswith("weight")
+    return (torch.ones if is_norm_weight else torch.zeros)(shape, dtype=dtype)

@@ -1,0 +1,57 @@
+"""The training loss of a student, one path for hard tokens, soft tokens and soft labels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from farzi.models.base import Params, Student
+from farzi.models.soft_head import embed, next_token_loss
+
+__all__ = ["sequence_loss"]
+
+
+def sequence_loss(
+    student: Student,
+    params: Params,
+    tokens: Tensor,
+    *,
+    labels: Tensor | None = None,
+    mask: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Mean next-token cross-entropy of a batch.
+
+    Args:
+        student: the model.
+        params: its parameters.
+        tokens: hard tokens, int64 (B, L), or soft tokens (B, L, V).
+        labels: soft labels (B, L, V), row t the target of position t; None makes every token the
+            label of the position before it.
+        mask: bool (B, L), True where a token is real; None when all are. With labels, a position
+            counts when its token is real.
+        generator: draws dropout; None turns it off.
+
+    Returns:
+        A scalar, in nats a position.
+
+    Example:
+        >>> import torch
+        >>> from farzi.models import SASRec, sequence_loss
+        >>> student = SASRec(num_tokens=5, context_length=3, width=4)
+        >>> params = student.init(torch.Generator().manual_seed(0))
+        >>> tokens = torch.tensor([[0, 1, 2]])
+        >>> hard = sequence_loss(student, params, tokens)
+        >>> soft = sequence_loss(student, params, torch.nn.functional.one_hot(tokens, 5).float())
+        >>> bool(torch.isclose(hard, soft))
+        True
+    """
+    table = student.embedding(params)
+    embedded = embed(tokens, table)
+    hidden = student.hidden(params, embedded, generator)
+    if labels is None:
+        return next_token_loss(hidden, table, embedded, mask)
+    pad = (0, 0, 0, 1)
+    shifted = torch.nn.functional.pad(embed(labels, table), (0, 0, 1, 0))
+    shifted_mask = None if mask is None else torch.nn.functional.pad(mask, (1, 0), value=True)
+    return next_token_loss(torch.nn.functional.pad(hidden, pad), table, shifted, shifted_mask)

@@ -1,0 +1,96 @@
+"""SASRec (Kang and McAuley 2018): causal self-attention over a user's items."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from farzi.models.base import Params
+from farzi.models.blocks import block_shapes, draw_parameters, dropout, norm, pre_norm_block
+
+__all__ = ["SASRec"]
+
+
+@dataclass(frozen=True)
+class SASRec:
+    """A pre-norm causal Transformer whose scores are inner products with item embeddings.
+
+    Args:
+        num_tokens: number of items V.
+        context_length: longest history it reads, L.
+        width: embedding width W, a multiple of `num_heads`.
+        num_layers: number of blocks.
+        num_heads: attention heads.
+        dropout: rate in [0, 1), used only where a generator is passed.
+        activation: `gelu` (smooth, so that meta-gradients are of use) or `relu` (the original).
+
+    Example:
+        >>> import torch
+        >>> from farzi.models import SASRec
+        >>> student = SASRec(num_tokens=10, context_length=4, width=8)
+        >>> params = student.init(torch.Generator().manual_seed(0))
+        >>> student.hidden(params, torch.zeros(2, 4, 8)).shape
+        torch.Size([2, 4, 8])
+
+    References:
+        Kang and McAuley, ICDM 2018, arXiv 1808.09781.
+    """
+
+    num_tokens: int
+    context_length: int
+    width: int = 16
+    num_layers: int = 1
+    num_heads: int = 1
+    dropout: float = 0.0
+    activation: str = "gelu"
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads:
+            raise ValueError(
+                f"`width` must be a multiple of `num_heads` = {self.num_heads}, got {self.width}."
+            )
+        if self.activation not in ("gelu", "relu"):
+            raise ValueError(f"`activation` must be gelu or relu, got {self.activation!r}.")
+
+    def init(
+        self, generator: torch.Generator, dtype: torch.dtype = torch.float32
+    ) -> dict[str, Tensor]:
+        """Embeddings N(0, 1/W), matrices Xavier-uniform, norms 1, biases 0."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "embedding": (self.num_tokens, self.width),
+            "position": (self.context_length, self.width),
+        }
+        for layer in range(self.num_layers):
+            shapes |= block_shapes(f"blocks.{layer}", self.width, self.width)
+        shapes |= {"norm.weight": (self.width,), "norm.bias": (self.width,)}
+        return draw_parameters(shapes, generator, dtype)
+
+    def embedding(self, params: Params) -> Tensor:
+        """The item embedding E (V, W)."""
+        return params["embedding"]
+
+    def hidden(
+        self, params: Params, embedded: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Hidden states (B, L, W) from raw item embeddings (B, L, W)."""
+        length = embedded.shape[-2]
+        x = embedded * math.sqrt(self.width) + params["position"][..., :length, :]
+        x = dropout(x, self.dropout, generator)
+        for layer in range(self.num_layers):
+            x = pre_norm_block(
+                params,
+                f"blocks.{layer}",
+                x,
+                num_heads=self.num_heads,
+                activation=self.activation,
+                rate=self.dropout,
+                generator=generator,
+            )
+        return norm(params, "norm", x)
+
+    def settings(self) -> dict[str, str | int | float]:
+        """Name and sizes."""
+        return {"name": "sasrec", **asdict(self)}
