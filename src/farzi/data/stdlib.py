@@ -30,12 +30,12 @@ _DOCUMENTED = (ast.Module, *_NAMED)
 def read_calls() -> list[tuple[str, str]]:
     """The names that each class of the standard library calls, in the order of the source.
 
-    A class (`module:Class`, without the classes inside it) is a user and a called name
-    (`append` for `self.rows.append(...)`) an item. Names called fewer than three times in all
-    are left out.
+    A class (`module:Outer.Class`, without the classes inside it) is a user and a called name
+    (`append` for `self.rows.append(...)`) an item. A class that a module defines twice is one
+    user. Names called fewer than three times in all are left out.
 
     Returns:
-        (user, item) pairs, each user's together and in order.
+        (user, item) pairs in the order of the source.
 
     Example:
         >>> from farzi.data.stdlib import read_calls
@@ -43,10 +43,10 @@ def read_calls() -> list[tuple[str, str]]:
         True
     """
     calls = [
-        (f"{module}:{node.name}", name)
+        (f"{module}:{place}", name)
         for module, tree in _modules()
-        for node in _classes(tree)
-        for name in _called_names(node)
+        for place, definition in _classes(tree)
+        for name in _called_names(definition)
     ]
     counts = Counter(name for _, name in calls)
     return [(user, name) for user, name in calls if counts[name] >= MIN_ITEM_COUNT]
@@ -96,35 +96,54 @@ def _modules() -> Iterator[tuple[str, ast.Module]]:
         raise DataError(f"{root}: this Python has no source files of its standard library.")
 
 
-def _classes(tree: ast.AST) -> Iterator[ast.ClassDef]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+def _classes(tree: ast.AST, outer: str = "") -> Iterator[tuple[str, ast.ClassDef]]:
+    """Every class definition with its name below the module, outer ones first."""
+    for node in _statements(tree):
+        if isinstance(node, _NAMED):
+            name = f"{outer}.{node.name}" if outer else node.name
+            if isinstance(node, ast.ClassDef):
+                yield name, node
+            yield from _classes(node, name)
+        else:
+            yield from _classes(node, outer)
 
 
 def _called_names(definition: ast.ClassDef) -> Iterator[str]:
     """What a class calls, outside the classes inside it, in the order of the source."""
     calls = []
-    waiting = list(ast.iter_child_nodes(definition))
+    waiting: list[ast.AST] = [definition]
     while waiting:
         node = waiting.pop()
-        if isinstance(node, ast.ClassDef):
-            continue
-        waiting.extend(ast.iter_child_nodes(node))
+        for name in node._fields:
+            value = getattr(node, name)
+            children = value if isinstance(value, list) else (value,)
+            waiting.extend(
+                child
+                for child in children
+                if isinstance(child, ast.AST) and not isinstance(child, ast.ClassDef)
+            )
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
-            name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
-            calls.append((node.func.end_lineno, node.func.end_col_offset, name))
-    return (name for *_, name in sorted(calls))
+            called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            calls.append((node.func.end_lineno, node.func.end_col_offset, called))
+    return (called for *_, called in sorted(calls))
 
 
 def _docstrings(place: str, tree: ast.AST) -> Iterator[tuple[str, str]]:
     """The docstrings below `place`, in the order of the source."""
     if isinstance(tree, _DOCUMENTED) and (text := ast.get_docstring(tree)):
         yield place, text
-    for node in ast.iter_child_nodes(tree):
+    for node in _statements(tree):
         if isinstance(node, _NAMED):
             joint = "." if ":" in place else ":"
             yield from _docstrings(f"{place}{joint}{node.name}", node)
-        elif isinstance(node, ast.stmt):
+        else:
             yield from _docstrings(place, node)
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """The statements right inside a module or a statement; expressions hold none."""
+    for name in ("body", "handlers", "orelse", "finalbody", "cases"):
+        yield from getattr(tree, name, ())
 
 
 def _topics(tree: ast.Module) -> Iterator[tuple[str, str]]:
