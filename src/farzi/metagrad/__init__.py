@@ -1,0 +1,32 @@
+"""Exact meta-gradients through long training runs.
+
+from farzi.metagrad import metagradient, Adam
+
+result = metagradient(inner_loss, outer_loss, params, meta, steps=200, optimizer=Adam(lr=0.01))
+result.meta_grads, result.param_grads, result.hyper_grads
+"""
+
+from __future__ import annotations
+
+from farzi.metagrad.adjoints import Adjoint, Direct, Stored
+from farzi.metagrad.metagradient import MetaGradient, Stats, metagradient
+from farzi.metagrad.optimizers import SGD, Accumulator, Adam, Optimizer
+from farzi.metagrad.unroll import unroll
+from farzi.metagrad.update import State, init_state, update
+
+__all__ = [
+    "SGD",
+    "Accumulator",
+    "Adam",
+    "Adjoint",
+    "Direct",
+    "MetaGradient",
+    "Optimizer",
+    "State",
+    "Stats",
+    "Stored",
+    "init_state",
+    "metagradient",
+    "unroll",
+    "update",
+]

@@ -1,0 +1,9 @@
+"""How the states are had again on the way back: one strategy a file."""
+
+from __future__ import annotations
+
+from farzi.metagrad.adjoints.base import Adjoint
+from farzi.metagrad.adjoints.direct import Direct
+from farzi.metagrad.adjoints.stored import Stored
+
+__all__ = ["Adjoint", "Direct", "Stored"]

@@ -1,0 +1,138 @@
+"""What every adjoint gives: the forward run, and the way back from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from farzi.metagrad.flat import FlatState
+from farzi.metagrad.guards import check_finite
+from farzi.metagrad.hvp import Linearised, MetaGradients
+from farzi.metagrad.unroll import InnerLoop
+from farzi.metagrad.update import pull_back
+
+__all__ = ["Adjoint", "Backward", "Cotangents", "Forward", "Report"]
+
+
+@dataclass
+class Report:
+    """What the run took. Filled in while it runs.
+
+    Attributes:
+        forward_steps: inner steps taken in all, recomputed ones included.
+        recomputed_steps: inner steps taken a second time or more.
+        state_bytes: most bytes of trajectory held at once (states, snapshots, buffers).
+        notes: what was found out on the way, for `stats.reason`.
+    """
+
+    forward_steps: int = 0
+    recomputed_steps: int = 0
+    state_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Backward:
+    """Cotangents at the start of the window. `hyper` has one (steps,) vector a name."""
+
+    param: Tensor
+    hyper: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """The end of the forward run, and the way back from it.
+
+    Attributes:
+        final: state after the last step, detached.
+        backward: (cotangent of the final parameters, meta-gradients to add to) -> `Backward`.
+    """
+
+    final: FlatState
+    backward: Callable[[Tensor, MetaGradients], Backward]
+
+
+class Adjoint(Protocol):
+    """How the states are had again on the way back."""
+
+    @property
+    def name(self) -> str:
+        """Name in `stats`."""
+        ...
+
+    def forward(self, loop: InnerLoop, report: Report) -> Forward:
+        """Run the inner loop, keeping what the way back needs."""
+        ...
+
+
+class Cotangents:
+    """The adjoint state of one sweep back: of parameters, accumulators, hyper-parameters and meta.
+
+    Args:
+        loop: the inner loop.
+        d_param: cotangent of the final parameters.
+        meta: where the meta-gradients are added up.
+    """
+
+    def __init__(self, loop: InnerLoop, d_param: Tensor, meta: MetaGradients) -> None:
+        self._loop = loop
+        self._meta = meta
+        self.param = d_param
+        self._accumulators: tuple[Tensor, ...] = tuple(
+            torch.zeros_like(a) for a in loop.start.accumulators
+        )
+        self._hyper = torch.zeros(
+            (loop.steps, len(loop.schedule.names)), dtype=torch.float64, device=d_param.device
+        )
+
+    def step_back(
+        self,
+        i: int,
+        before: FlatState,
+        linearised: Linearised,
+        after: Sequence[Tensor],
+        *,
+        rounded: bool = False,
+    ) -> None:
+        """Take the cotangents from after step i to before it.
+
+        Args:
+            i: the step.
+            before: state before it.
+            linearised: its gradient.
+            after: accumulators after it.
+            rounded: whether `after` was rounded; the step is then linearised there.
+        """
+        loop = self._loop
+        pulled = pull_back(
+            loop.optimizer,
+            loop.layout,
+            before,
+            after if rounded else None,
+            linearised.grad,
+            loop.schedule.at(i),
+            loop.number(i),
+            self.param,
+            self._accumulators,
+        )
+        check_finite(
+            pulled.grad,
+            loop.layout,
+            "the cotangent of the gradient",
+            loop.first_step + i,
+            "a second moment of exactly 0 needs eps_root > 0.",
+        )
+        curved, mixed = linearised.pull(pulled.grad)
+        self.param = pulled.param + curved
+        self._accumulators = pulled.accumulators
+        self._hyper[i] = pulled.hyper
+        self._meta.add(mixed)
+
+    def finish(self) -> Backward:
+        """The cotangents where the sweep has arrived."""
+        per_step = dict(zip(self._loop.schedule.names, self._hyper.unbind(1), strict=True))
+        return Backward(self.param, per_step)

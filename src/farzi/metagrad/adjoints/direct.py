@@ -1,0 +1,94 @@
+"""Autograd through the whole unroll: the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from farzi.metagrad.adjoints.base import Backward, Forward, Report
+from farzi.metagrad.flat import FlatState
+from farzi.metagrad.guards import check_finite, translated
+from farzi.metagrad.hvp import MetaGradients
+from farzi.metagrad.unroll import InnerLoop, advance_float, gradient
+from farzi.metagrad.update import advance_flat
+
+__all__ = ["Direct"]
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Plain autograd through every step: the reference that the other adjoints are tested against.
+
+    Cost:
+        Every activation of every step of the window.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name in `stats`."""
+        return "Direct"
+
+    def forward(self, loop: InnerLoop, report: Report) -> Forward:
+        """Run the inner loop under autograd."""
+        state = loop.start
+        for i in range(loop.begin):
+            state = advance_float(loop, state, i)
+        report.forward_steps = loop.steps
+        meta = MetaGradients(loop.meta, loop.num_starts).leaves()
+        leaves = loop.schedule.leaves()
+        begin = state.param.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            param, accumulators = begin, state.accumulators
+            for i in range(loop.begin, loop.steps):
+                grad = _differentiable_gradient(loop, param, meta, i)
+                hyper = {name: leaf[i] if leaf.ndim else leaf for name, leaf in leaves.items()}
+                param, accumulators = advance_flat(
+                    loop.optimizer, loop.layout, param, accumulators, grad, hyper, loop.number(i)
+                )
+
+        def backward(d_param: Tensor, gradients: MetaGradients) -> Backward:
+            with translated(loop.first_step):
+                pulled = torch.autograd.grad(
+                    param,
+                    (begin, *meta.values(), *leaves.values()),
+                    d_param,
+                    allow_unused=True,
+                )
+            d_begin = torch.zeros_like(begin) if pulled[0] is None else pulled[0]
+            check_finite(
+                d_begin,
+                loop.layout,
+                "the gradient",
+                loop.first_step + loop.begin,
+                "a second moment of exactly 0 needs eps_root > 0.",
+            )
+            gradients.add(dict(zip(meta, pulled[1 : 1 + len(meta)], strict=True)))
+            per_step = {}
+            for (name, leaf), d_hyper in zip(leaves.items(), pulled[1 + len(meta) :], strict=True):
+                zeros = torch.zeros(loop.steps, dtype=torch.float64, device=begin.device)
+                if d_hyper is not None:
+                    zeros[: max(leaf.numel(), 1)] += d_hyper
+                per_step[name] = zeros
+            return Backward(d_begin, per_step)
+
+        final = FlatState(param.detach(), tuple(a.detach() for a in accumulators))
+        return Forward(final, backward)
+
+
+def _differentiable_gradient(
+    loop: InnerLoop, param: Tensor, meta: dict[str, Tensor], i: int
+) -> Tensor:
+    """The inner gradient with the graph that leads to `param` and `meta`."""
+    layout = loop.layout
+    if i == 0:
+        gradient(loop, param.detach(), i)
+    views = layout.split(param)
+    loss = loop.loss(layout.named(views), meta, i)
+    loop.log.record(i, loss)
+    if not loss.requires_grad:
+        return torch.zeros_like(param)
+    with translated(loop.first_step + i):
+        parts = torch.autograd.grad(loss, views, create_graph=True, allow_unused=True)
+    return layout.join(parts)

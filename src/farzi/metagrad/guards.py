@@ -1,0 +1,229 @@
+"""What the engine watches while it runs a loss."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from farzi.errors import (
+    InPlaceError,
+    NonDeterministicError,
+    NonFiniteError,
+    NotTwiceDifferentiableError,
+    StochasticLossError,
+)
+from farzi.metagrad.flat import Layout
+
+__all__ = ["LossLog", "check_finite", "first_evaluation", "seeded", "translated"]
+
+_IN_PLACE = ("in-place operation", "inplace operation", "modified inplace")
+_ONCE_ONLY = (
+    "derivative for aten::",
+    "is not implemented",
+    "once_differentiable",
+    "support double backward",
+    "double backwards",
+)
+
+
+@contextlib.contextmanager
+def translated(step: int) -> Iterator[None]:
+    """Turn autograd's own complaints into the errors of the contract."""
+    try:
+        yield
+    except RuntimeError as error:
+        message = str(error)
+        fact = message.splitlines()[0]
+        if any(phrase in message for phrase in _IN_PLACE):
+            raise InPlaceError(
+                f"the inner loss changes a tensor in place at step {step} ({fact}); "
+                "use the out-of-place operation.",
+                step=step,
+            ) from error
+        if any(phrase in message for phrase in _ONCE_ONLY):
+            raise NotTwiceDifferentiableError(
+                f"the inner loss has no second derivative at step {step} ({fact}); for attention "
+                f"use "
+                "torch.nn.attention.sdpa_kernel(SDPBackend.MATH) or plain matrix products.",
+                step=step,
+            ) from error
+        raise
+
+
+def _generators(device: torch.device) -> list[torch.Generator]:
+    generators = [torch.default_generator]
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generators.append(torch.cuda.default_generators[index])
+    return generators
+
+
+def _mixed(seed: int, step: int) -> int:
+    """A 63-bit seed from (seed, step), by the finaliser of splitmix64."""
+    mask = (1 << 64) - 1
+    z = (seed * 0x9E3779B97F4A7C15 + (step + 1) * 0xD1B54A32D192ED03) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return (z ^ (z >> 31)) >> 1
+
+
+@contextlib.contextmanager
+def seeded(seed: int | None, step: int, device: torch.device) -> Iterator[None]:
+    """Run with torch's generators seeded from (seed, step), and put them back afterwards."""
+    if seed is None:
+        yield
+        return
+    generators = _generators(device)
+    states = [generator.get_state() for generator in generators]
+    try:
+        for generator in generators:
+            generator.manual_seed(_mixed(seed, step))
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+def _torch_random_state(device: torch.device) -> list[Tensor]:
+    return [generator.get_state() for generator in _generators(device)]
+
+
+def _python_random_state() -> tuple[object, ...]:
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return (random.getstate(),)
+    name, keys, *rest = numpy.random.get_state()
+    return (random.getstate(), name, keys.tobytes(), *rest)
+
+
+class _WriteWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Calls `refuse` with any tensor that is written to and was not made under the watch."""
+
+    def __init__(self, refuse: Callable[[Tensor], None]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._refuse = refuse
+        self._own: dict[int, Any] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        storages = set()
+        for index, argument in enumerate(func._schema.arguments):
+            value = args[index] if index < len(args) else kwargs.get(argument.name)
+            writes = argument.alias_info is not None and argument.alias_info.is_write
+            for tensor in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(tensor, Tensor):
+                    key = tensor.untyped_storage()._cdata
+                    storages.add(key)
+                    if writes and key not in self._own:
+                        self._refuse(tensor)
+        result = func(*args, **kwargs)
+        for tensor in result if isinstance(result, list | tuple) else (result,):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in storages:
+                    self._own[storage._cdata] = storage
+        return result
+
+
+@contextlib.contextmanager
+def first_evaluation(
+    param: Tensor, layout: Layout, meta: Mapping[str, Tensor], seed: int | None, step: int
+) -> Iterator[None]:
+    """Watch the inner loss once: no draws without a seed, no writes outside it."""
+
+    def refuse(tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()._cdata
+        name = None
+        if storage == param.untyped_storage()._cdata:
+            name = layout.name_at(int(tensor.storage_offset()) - int(param.storage_offset()))
+        for key, value in meta.items():
+            if storage == value.untyped_storage()._cdata:
+                name = key
+        what = f"`{name}`" if name else "a tensor that it closes over"
+        raise InPlaceError(
+            f"the inner loss changes {what} in place at step {step}; it must be pure (BatchNorm in "
+            "training changes its buffers: put it in eval mode or take another norm).",
+            step=step,
+            tensor=name,
+        )
+
+    drawn = _python_random_state()
+    torch_drawn = _torch_random_state(layout.device)
+    with _WriteWatch(refuse):
+        yield
+    if _python_random_state() != drawn:
+        raise StochasticLossError(
+            f"the inner loss drew from Python's or NumPy's global generator at step {step}; draw "
+            f"from a "
+            "generator made from `step`.",
+            step=step,
+        )
+    if seed is None and any(
+        not torch.equal(a, b)
+        for a, b in zip(torch_drawn, _torch_random_state(layout.device), strict=True)
+    ):
+        raise StochasticLossError(
+            f"the inner loss drew from torch's global generator at step {step}; pass `seed=` "
+            f"(dropout "
+            "then draws the same at every evaluation of a step).",
+            step=step,
+        )
+
+
+def check_finite(tensor: Tensor, layout: Layout, what: str, step: int, advice: str) -> None:
+    """Raise `NonFiniteError` naming the first tensor of a flat vector that is not finite."""
+    if math.isfinite(tensor.sum().item()):
+        return
+    finite = torch.isfinite(tensor)
+    if bool(finite.all()):
+        return
+    name = layout.name_at(int((~finite).nonzero()[0]))
+    raise NonFiniteError(
+        f"{what} of `{name}` is not finite at step {step}; {advice}", step=step, tensor=name
+    )
+
+
+class LossLog:
+    """The loss of every step at its first evaluation, to which later evaluations are compared.
+
+    Args:
+        first_step: number of the first step, for messages.
+    """
+
+    def __init__(self, first_step: int) -> None:
+        self._first_step = first_step
+        self._values: dict[int, float] = {}
+        self._paths_differ = False
+
+    def record(self, i: int, loss: Tensor) -> None:
+        """Note step i's loss, or compare it with what was noted."""
+        value = loss.item()
+        step = self._first_step + i
+        if not math.isfinite(value):
+            raise NonFiniteError(
+                f"the inner loss is {value} at step {step}; lower the learning rate or raise "
+                f"eps_root.",
+                step=step,
+            )
+        if self._values.setdefault(i, value) != value:
+            raise NonDeterministicError(
+                f"the inner loss of step {step} was {self._values[i]!r} and is {value!r} for the "
+                f"same "
+                "inputs; make what it draws or reads a function of `step`.",
+                step=step,
+            )
+
+    def agrees(self, i: int, loss: Tensor) -> bool:
+        """Whether step i's loss, evaluated on the way back, is what was noted."""
+        if self._paths_differ or i not in self._values or self._values[i] == loss.item():
+            return True
+        self._paths_differ = True
+        return False

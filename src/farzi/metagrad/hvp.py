@@ -1,0 +1,118 @@
+"""Hessian-vector and mixed products, reverse over reverse, in one call each step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from farzi.metagrad.guards import translated
+from farzi.metagrad.unroll import InnerLoop, Tensors
+
+__all__ = ["Linearised", "MetaGradients", "linearise"]
+
+
+class MetaGradients:
+    """Gradients with respect to `meta`: one buffer for each tensor in use, added to in place.
+
+    Args:
+        meta: the meta-parameters, by name.
+        num_starts: length of the leading axis kept in the gradients, or None.
+    """
+
+    def __init__(self, meta: Mapping[str, Tensor], num_starts: int | None) -> None:
+        self._meta = meta
+        self._num_starts = num_starts
+        self._buffers: dict[str, Tensor] = {}
+
+    def leaves(self) -> Tensors:
+        """Fresh leaves, views of `meta`; one for each start where there are several."""
+        if self._num_starts is None:
+            return {name: x.detach().requires_grad_() for name, x in self._meta.items()}
+        return {
+            name: x.expand(self._num_starts, *x.shape).detach().requires_grad_()
+            for name, x in self._meta.items()
+        }
+
+    def add(self, gradients: Mapping[str, Tensor | None]) -> None:
+        """Add what one step (or the outer loss) contributes."""
+        for name, gradient in gradients.items():
+            if gradient is None:
+                continue
+            buffer = self._buffers.get(name)
+            if buffer is None:
+                self._buffers[name] = gradient.detach().clone(memory_format=torch.contiguous_format)
+            else:
+                buffer.add_(gradient)
+
+    def total(self) -> Tensors:
+        """The gradients so far; zeros for what was never used."""
+        axis = () if self._num_starts is None else (self._num_starts,)
+        return {
+            name: self._buffers[name]
+            if name in self._buffers
+            else torch.zeros((*axis, *x.shape), dtype=x.dtype, device=x.device)
+            for name, x in self._meta.items()
+        }
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes held."""
+        return sum(b.numel() * b.element_size() for b in self._buffers.values())
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """The inner gradient at one point, with the graph that gives its products with any vector."""
+
+    grad: Tensor
+    _loop: InnerLoop
+    _i: int
+    _leaves: list[Tensor]
+    _meta: Tensors
+    _parts: tuple[Tensor | None, ...]
+
+    def pull(self, u: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
+        """(d2L/dw dw) u as a flat vector, and (d2L/dx dw) u by name. Uses the graph up."""
+        layout = self._loop.layout
+        pairs = [
+            (part, v)
+            for part, v in zip(self._parts, layout.split(u), strict=True)
+            if part is not None and part.requires_grad
+        ]
+        if not pairs:
+            return torch.zeros_like(u), {}
+        parts, vectors = zip(*pairs, strict=True)
+        with translated(self._loop.first_step + self._i):
+            products = torch.autograd.grad(
+                parts, [*self._leaves, *self._meta.values()], vectors, allow_unused=True
+            )
+        num_params = len(self._leaves)
+        mixed: dict[str, Tensor | None] = dict(zip(self._meta, products[num_params:], strict=True))
+        return layout.join(products[:num_params]), mixed
+
+
+def linearise(loop: InnerLoop, param: Tensor, i: int, meta: MetaGradients) -> Linearised:
+    """The inner gradient of step i at `param`, ready for products with a vector."""
+    layout = loop.layout
+    with torch.enable_grad():
+        leaves = [view.detach().requires_grad_() for view in layout.split(param)]
+        meta_leaves = meta.leaves()
+        loss = loop.loss(layout.named(leaves), meta_leaves, i)
+        if not loop.log.agrees(i, loss):
+            _confirm(loop, param, i)
+        parts: tuple[Tensor | None, ...] = (None,) * len(leaves)
+        if loss.requires_grad:
+            with translated(loop.first_step + i):
+                parts = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
+    with torch.no_grad():
+        grad = layout.join(parts)
+    return Linearised(grad, loop, i, leaves, meta_leaves, parts)
+
+
+def _confirm(loop: InnerLoop, param: Tensor, i: int) -> None:
+    """Evaluate step i as the forward run did; a difference then means an impure loss."""
+    leaves = [view.detach().requires_grad_() for view in loop.layout.split(param)]
+    loop.log.record(i, loop.loss(loop.layout.named(leaves), loop.meta, i))

@@ -1,0 +1,220 @@
+"""The inner loop as a value: loss, optimiser, steps, starting state."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from farzi.metagrad.flat import FlatState, Layout, check_tensors
+from farzi.metagrad.guards import LossLog, first_evaluation, seeded, translated
+from farzi.metagrad.optimizers import Elementwise, Optimizer, WholeUpdate
+from farzi.metagrad.update import (
+    HyperSchedule,
+    State,
+    advance,
+    flatten_state,
+    unflatten_state,
+)
+
+__all__ = ["InnerLoop", "InnerLoss", "Tensors", "gradient", "inner_loop", "unroll"]
+
+Tensors: TypeAlias = dict[str, Tensor]
+InnerLoss: TypeAlias = Callable[[Tensors, Tensors, int], Tensor]
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """Everything that decides the trajectory. Steps are counted from 0 within this loop (`i`).
+
+    Attributes:
+        begin: the first step to be differentiated.
+        num_starts: length of the leading axis of every parameter, or None for one start.
+    """
+
+    inner_loss: InnerLoss
+    optimizer: Optimizer
+    layout: Layout
+    meta: Tensors
+    schedule: HyperSchedule
+    start: FlatState
+    steps: int
+    begin: int
+    first_step: int
+    seed: int | None
+    num_starts: int | None
+    log: LossLog = field(repr=False)
+
+    def number(self, i: int) -> int:
+        """The optimiser's number of step i, from 1."""
+        return self.first_step + i + 1
+
+    def loss(self, params: Tensors, meta: Tensors, i: int) -> Tensor:
+        """The inner loss of step i; its sum over starts where there are several.
+
+        Where `meta` has a leading axis of starts, each start reads its own.
+        """
+        step = self.first_step + i
+        with translated(step), seeded(self.seed, step, self.layout.device):
+            if self.num_starts is None:
+                loss = self.inner_loss(params, meta, step)
+            else:
+                axes = {
+                    name: 0 if meta[name].ndim > self.meta[name].ndim else None for name in meta
+                }
+                loss = torch.vmap(
+                    lambda w, x: self.inner_loss(w, x, step),
+                    in_dims=(0, axes),
+                    randomness="different",
+                )(params, meta)
+        expected = () if self.num_starts is None else (self.num_starts,)
+        if not isinstance(loss, Tensor) or loss.shape != expected:
+            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"`inner_loss` must return a scalar tensor, got {got}.")
+        return loss if self.num_starts is None else loss.sum()
+
+
+def gradient(loop: InnerLoop, param: Tensor, i: int) -> Tensor:
+    """The inner gradient at step i, without a graph, as a flat vector."""
+    layout = loop.layout
+    with torch.enable_grad():
+        leaves = [view.detach().requires_grad_() for view in layout.split(param)]
+        with (
+            first_evaluation(param, layout, loop.meta, loop.seed, loop.first_step)
+            if i == 0
+            else contextlib.nullcontext()
+        ):
+            loss = loop.loss(layout.named(leaves), loop.meta, i)
+        loop.log.record(i, loss)
+        if not loss.requires_grad:
+            return torch.zeros_like(param)
+        with translated(loop.first_step + i):
+            return layout.join(torch.autograd.grad(loss, leaves, allow_unused=True))
+
+
+def advance_float(loop: InnerLoop, state: FlatState, i: int) -> FlatState:
+    """Step i in floating point."""
+    grad = gradient(loop, state.param, i)
+    return advance(loop.optimizer, loop.layout, state, grad, loop.schedule.at(i), loop.number(i))
+
+
+def positive_int(value: object, name: str, least: int = 1) -> int:
+    """`value`, or `ValueError` where it is not an int >= `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"`{name}` must be an int >= {least}, got {value!r}.")
+    return value
+
+
+def inner_loop(
+    inner_loss: InnerLoss,
+    params: Mapping[str, Tensor],
+    meta: Mapping[str, Tensor],
+    *,
+    steps: int,
+    optimizer: Optimizer,
+    window: int | None = None,
+    state: State | None = None,
+    first_step: int = 0,
+    seed: int | None = None,
+    batched: bool = False,
+) -> InnerLoop:
+    """Check the arguments of `metagradient` and `unroll` and put them together."""
+    positive_int(steps, "steps")
+    positive_int(first_step, "first_step", least=0)
+    if window is not None and positive_int(window, "window") > steps:
+        raise ValueError(f"`window` must be at most `steps` = {steps}, got {window}.")
+    if seed is not None:
+        positive_int(seed, "seed", least=0)
+    if not isinstance(optimizer, Elementwise | WholeUpdate):
+        raise ValueError(f"`optimizer` must be an optimiser of farzi.metagrad, got {optimizer!r}.")
+    layout = Layout.of(params)
+    check_tensors(meta, "meta", layout.device)
+    num_starts = _num_starts(params) if batched else None
+    return InnerLoop(
+        inner_loss=inner_loss,
+        optimizer=optimizer,
+        layout=layout,
+        meta={name: tensor.detach() for name, tensor in meta.items()},
+        schedule=HyperSchedule(optimizer.hyper, steps, layout),
+        start=FlatState(layout.flatten(params), flatten_state(optimizer, layout, state)),
+        steps=steps,
+        begin=0 if window is None else steps - window,
+        first_step=first_step,
+        seed=seed,
+        num_starts=num_starts,
+        log=LossLog(first_step),
+    )
+
+
+def _num_starts(params: Mapping[str, Tensor]) -> int:
+    counts = {name: tensor.shape[0] if tensor.ndim else None for name, tensor in params.items()}
+    first = next(iter(counts.values()))
+    for name, count in counts.items():
+        if count is None or count != first or count == 0:
+            raise ValueError(
+                f"`params[{name!r}]` must have a leading axis of {first} starts with "
+                f"`batched=True`, "
+                f"got shape {tuple(params[name].shape)}."
+            )
+    assert first is not None
+    return first
+
+
+def unroll(
+    inner_loss: InnerLoss,
+    params: Mapping[str, Tensor],
+    meta: Mapping[str, Tensor],
+    *,
+    steps: int,
+    optimizer: Optimizer,
+    state: State | None = None,
+    first_step: int = 0,
+    seed: int | None = None,
+) -> tuple[Tensors, State]:
+    """Train for `steps` steps, with no meta-gradient: the inner loop of `metagradient` alone.
+
+    Args:
+        inner_loss: (params, meta, step) -> scalar, as in `metagradient`.
+        params: starting weights; not changed.
+        meta: what the loss reads besides the parameters.
+        steps: number of steps.
+        optimizer: as in `metagradient`.
+        state: the optimiser's state to go on from; None for its first.
+        first_step: number of the first step; `inner_loss` sees first_step .. first_step + steps -
+            1.
+        seed: seeds torch's generators at each step, so that dropout is repeatable.
+
+    Returns:
+        Weights and optimiser state after the last step.
+
+    Example:
+        >>> import torch
+        >>> from farzi.metagrad import SGD, unroll
+        >>> def loss(params, meta, step):
+        ...     return (params["w"] - meta["target"]).square().sum()
+        >>> params, meta = {"w": torch.zeros(2)}, {"target": torch.ones(2)}
+        >>> unroll(loss, params, meta, steps=3, optimizer=SGD(lr=0.25))[0]
+        {'w': tensor([0.8750, 0.8750])}
+    """
+    loop = inner_loop(
+        inner_loss,
+        params,
+        meta,
+        steps=steps,
+        optimizer=optimizer,
+        state=state,
+        first_step=first_step,
+        seed=seed,
+    )
+    current = loop.start
+    with torch.no_grad():
+        for i in range(steps):
+            current = advance_float(loop, current, i)
+    return (
+        loop.layout.unflatten(current.param),
+        unflatten_state(optimizer, loop.layout, current.accumulators),
+    )
