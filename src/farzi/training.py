@@ -1,0 +1,269 @@
+"""Ordinary training of a student, on real sequences or on synthetic ones.
+
+A batch is a function of the step, so that a run can be repeated and taken up again; training stops
+when the validation loss has not improved for a while, and says whether it did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from farzi.data.sequences import Sequences
+from farzi.errors import NonFiniteError
+from farzi.models import Student, sequence_loss
+from farzi.synthetic import SyntheticSequences
+
+__all__ = [
+    "Batch",
+    "Batches",
+    "RealBatches",
+    "SyntheticBatches",
+    "TrainSettings",
+    "Trained",
+    "real_batch",
+    "train",
+]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step reads: tokens (B, L) or (B, L, V), soft labels and mask where there are."""
+
+    tokens: Tensor
+    labels: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class Batches(Protocol):
+    """The batches of a run, as a function of the step."""
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of step `step`, from 0; equal steps give equal batches."""
+        ...
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every sequence is read about once."""
+        ...
+
+
+def real_batch(
+    sequences: Sequences, indices: np.ndarray, length: int, generator: np.random.Generator
+) -> Batch:
+    """One window of each sequence, ending at a random place: tokens and mask, (B, at most L).
+
+    Args:
+        sequences: real sequences.
+        indices: which of them, (B,).
+        length: window length L; a shorter sequence is taken whole and padded on the right.
+        generator: draws the ends.
+    """
+    windows = []
+    for index in indices:
+        sequence = sequences[int(index)]
+        end = int(generator.integers(min(len(sequence), length), len(sequence) + 1))
+        windows.append(sequence[max(0, end - length) : end])
+    tokens, mask = Sequences.from_lists(windows).padded(
+        np.arange(len(windows)), max(len(window) for window in windows)
+    )
+    return Batch(torch.from_numpy(tokens), mask=torch.from_numpy(mask))
+
+
+@dataclass(frozen=True)
+class RealBatches:
+    """Windows of real sequences; an epoch reads every sequence once, in a new order.
+
+    Args:
+        sequences: real sequences.
+        length: window length L.
+        batch_size: sequences a step.
+        seed: of the order and the windows.
+    """
+
+    sequences: Sequences
+    length: int
+    batch_size: int
+    seed: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every sequence is read once."""
+        return math.ceil(len(self.sequences) / self.batch_size)
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of step `step`, from 0."""
+        indices = _epoch_slice(len(self.sequences), self.batch_size, self.seed, step)
+        generator = np.random.default_rng([self.seed, 1, step])
+        return real_batch(self.sequences, indices, self.length, generator)
+
+
+@dataclass(frozen=True)
+class SyntheticBatches:
+    """Batches of synthetic sequences, decoded when they are read.
+
+    Args:
+        synthetic: the sequences.
+        batch_size: sequences a step; all of them when it is S or more.
+        seed: of the order.
+
+    Cost:
+        B L V floats a batch, twice with labels.
+    """
+
+    synthetic: SyntheticSequences
+    batch_size: int
+    seed: int = 0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every sequence is read once."""
+        return math.ceil(self.synthetic.num_sequences / self.batch_size)
+
+    def indices(self, step: int) -> Tensor | None:
+        """Which sequences step `step` reads; None for all."""
+        if self.batch_size >= self.synthetic.num_sequences:
+            return None
+        chosen = _epoch_slice(self.synthetic.num_sequences, self.batch_size, self.seed, step)
+        return torch.from_numpy(chosen).to(self.synthetic.latent.device)
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of step `step`, from 0."""
+        few, indices = self.synthetic, self.indices(step)
+        return Batch(few.tokens(indices), few.labels(indices), few.mask(indices))
+
+
+def _epoch_slice(num: int, batch_size: int, seed: int, step: int) -> np.ndarray:
+    """Indices of one step: an epoch is a permutation drawn from (seed, epoch)."""
+    epoch, position = divmod(step, math.ceil(num / batch_size))
+    order = np.random.default_rng([seed, 0, epoch]).permutation(num)
+    return order[position * batch_size : (position + 1) * batch_size]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a student is trained.
+
+    Args:
+        lr: Adam's step size, > 0.
+        max_steps: the cap; training is meant to stop before it.
+        eval_every: steps between looks at the validation loss.
+        patience: looks without improvement after which it stops.
+        weight_decay: decoupled weight decay (AdamW).
+        seed: of the first weights and of dropout.
+    """
+
+    lr: float = 0.02
+    max_steps: int = 400
+    eval_every: int = 10
+    patience: int = 5
+    weight_decay: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained student.
+
+    Attributes:
+        params: weights at the best look.
+        step: steps taken until then.
+        loss: validation loss there.
+        curve: (step, validation loss) of every look.
+        stopped: `validation` when the loss no longer fell, `cap` at the last allowed step.
+    """
+
+    params: dict[str, Tensor]
+    step: int
+    loss: float
+    curve: tuple[tuple[int, float], ...]
+    stopped: Literal["validation", "cap"]
+
+
+def train(
+    student: Student,
+    batches: Batches,
+    settings: TrainSettings,
+    validate: Callable[[dict[str, Tensor]], float],
+    *,
+    device: torch.device | str = "cpu",
+    on_look: Callable[[int, dict[str, Tensor], float], None] | None = None,
+) -> Trained:
+    """Train fresh weights with Adam, keeping those with the lowest validation loss.
+
+    Args:
+        student: the model.
+        batches: what it reads, a function of the step.
+        settings: how.
+        validate: parameters -> loss on validation data, lower is better.
+        device: where to compute.
+        on_look: called with (step, parameters, loss) at every look.
+
+    Raises:
+        NonFiniteError: the loss was never finite at a look.
+
+    Example:
+        >>> from farzi.data.sequences import Sequences
+        >>> from farzi.evaluation import validation_loss
+        >>> from farzi.models import SASRec
+        >>> from farzi.training import RealBatches, TrainSettings, train
+        >>> circle = Sequences.from_lists([[0, 1, 2, 3, 0, 1, 2, 3]] * 4)
+        >>> student = SASRec(num_tokens=4, context_length=8, width=8)
+        >>> trained = train(
+        ...     student, RealBatches(circle, 8, 4), TrainSettings(max_steps=60),
+        ...     lambda params: validation_loss(student, params, circle))
+        >>> trained.loss < 0.1
+        True
+    """
+    first = student.init(torch.Generator().manual_seed(settings.seed))
+    params = {name: value.to(device).requires_grad_() for name, value in first.items()}
+    dropout = torch.Generator(device).manual_seed(settings.seed)
+    optimizer = torch.optim.AdamW(
+        list(params.values()), settings.lr, weight_decay=settings.weight_decay, foreach=True
+    )
+    best: tuple[int, float, dict[str, Tensor]] | None = None
+    curve: list[tuple[int, float]] = []
+    looks_since_best = 0
+    for step in range(1, settings.max_steps + 1):
+        batch = batches(step - 1)
+        optimizer.zero_grad()
+        loss = sequence_loss(
+            student,
+            params,
+            batch.tokens.to(device),
+            labels=None if batch.labels is None else batch.labels.to(device),
+            mask=None if batch.mask is None else batch.mask.to(device),
+            generator=dropout,
+        )
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        if step % settings.eval_every and step != settings.max_steps:
+            continue
+        now = {name: value.detach() for name, value in params.items()}
+        looked = validate(now)
+        curve.append((step, looked))
+        if on_look is not None:
+            on_look(step, now, looked)
+        if math.isfinite(looked) and (best is None or looked < best[1]):
+            best = (step, looked, {name: value.clone() for name, value in now.items()})
+            looks_since_best = 0
+        else:
+            looks_since_best += 1
+            if looks_since_best >= settings.patience:
+                break
+    if best is None:
+        raise NonFiniteError(
+            f"the validation loss was never finite in {curve[-1][0]} steps at lr {settings.lr}; "
+            "try a smaller one.",
+            step=curve[-1][0],
+        )
+    stopped: Literal["validation", "cap"] = (
+        "validation" if looks_since_best >= settings.patience else "cap"
+    )
+    return Trained(best[2], best[0], best[1], tuple(curve), stopped)
