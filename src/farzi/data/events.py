@@ -1,4 +1,4 @@
-"""From a table of events to ordered sequences: one Ibis expression, on any engine.
+"""From a table of events to ordered sequences: Ibis expressions, on any engine.
 
 A table of events has `user`, `item`, `time` and `row`; `row` is the event's place in its source,
 so (`time`, `row`) orders a user's events completely and every engine gives the same sequences.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-__all__ = ["Repeats", "catalogue", "core_round", "order_events", "select_events"]
+__all__ = ["Repeats", "catalogue", "core", "first_of_pair", "order_events", "select_events"]
 
 Repeats = Literal["keep", "first"]
 
@@ -27,10 +27,39 @@ def select_events(events: ir.Table, *, k_core: int, min_length: int, repeats: Re
         repeats: `keep` them, or only the `first` event of a user with an item.
     """
     if repeats == "first":
-        events = _first_of_pair(events)
+        events = first_of_pair(events)
     if k_core > 1:
-        events = _k_core(events, k_core)
-    return _frequent(events, "user", min_length)
+        events = core(events, k_core)
+    return events.semi_join(_frequent(events, "user", min_length), "user")
+
+
+def core(events: ir.Table, k: int) -> ir.Table:
+    """Drop users and items with fewer than `k` events until none is left to drop.
+
+    Only the ids that stay leave the engine between two rounds, never the events.
+    """
+    import ibis
+
+    kept, before = events, -1
+    while True:
+        users = _frequent(kept, "user", k).to_pyarrow()
+        items = _frequent(kept, "item", k).to_pyarrow()
+        if len(users) + len(items) == before:
+            return kept
+        before = len(users) + len(items)
+        kept = events.semi_join(ibis.memtable(users), "user")
+        kept = kept.semi_join(ibis.memtable(items), "item")
+
+
+def first_of_pair(events: ir.Table) -> ir.Table:
+    """Keep the first event of every user with every item."""
+    import ibis
+
+    place = ibis.row_number().over(
+        group_by=[events.user, events.item], order_by=[events.time, events.row]
+    )
+    ranked = events.mutate(place=place)
+    return ranked.filter(ranked.place == 0).drop("place")
 
 
 def catalogue(events: ir.Table) -> ir.Table:
@@ -43,40 +72,11 @@ def catalogue(events: ir.Table) -> ir.Table:
 
 def order_events(events: ir.Table, items: ir.Table) -> ir.Table:
     """Each event's `user` and `token`, users in the order of their ids, events in time order."""
-    return events.inner_join(items, "item").order_by("user", "time", "row").select("user", "token")
+    joined = events.inner_join(items, "item")
+    return joined.order_by("user", "time", "row").select("user", "token")
 
 
-def core_round(events: ir.Table, k: int) -> ir.Table:
-    """Drop every user and every item with fewer than `k` events, both counted before."""
-    kept = _frequent(events, "user", k)
-    items = events.group_by("item").agg(count=events.count())
-    return kept.semi_join(items.filter(items["count"] >= k), "item")
-
-
-def _k_core(events: ir.Table, k: int) -> ir.Table:
-    """Repeat `core_round` until nothing falls out; each round is stored by the engine."""
-    before = int(events.count().execute())
-    while True:
-        events = core_round(events, k).cache()
-        after = int(events.count().execute())
-        if after == before:
-            return events
-        before = after
-
-
-def _frequent(events: ir.Table, column: str, least: int) -> ir.Table:
-    """Keep the events whose value of `column` has at least `least` of them."""
-    if least <= 1:
-        return events
+def _frequent(events: ir.Table, column: str, count: int) -> ir.Table:
+    """The values of `column` that at least `count` events have."""
     groups = events.group_by(column).agg(count=events.count())
-    return events.semi_join(groups.filter(groups["count"] >= least), column)
-
-
-def _first_of_pair(events: ir.Table) -> ir.Table:
-    import ibis
-
-    place = ibis.row_number().over(
-        group_by=[events.user, events.item], order_by=[events.time, events.row]
-    )
-    ranked = events.mutate(place=place)
-    return ranked.filter(ranked.place == 0).drop("place")
+    return groups.filter(groups["count"] >= count).select(column)

@@ -156,14 +156,14 @@ def _prepare_log(
         log = _read_log(backend.con, found, settings.columns, data_root)
         report(1, 3, "ordering the events")
         min_length = log.min_length if settings.min_length is None else settings.min_length
-        selected = select_events(
+        events = select_events(
             _on_engine(backend, folder, settings.engine),
             k_core=settings.k_core,
             min_length=min_length,
             repeats=settings.repeats,
         )
-        items = catalogue(selected)
-        users, sequences = _collect(order_events(selected, items))
+        items = catalogue(events)
+        users, sequences = _collect(order_events(events, items))
         ids = items.order_by("token").to_pyarrow()["item"].to_pylist()
     report(2, 3, "splitting")
     if len(users) < 3:
