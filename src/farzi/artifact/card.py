@@ -1,0 +1,74 @@
+"""The card of an artifact: README.md, as the hub shows it."""
+
+from __future__ import annotations
+
+import json
+
+from farzi.artifact.contents import Artifact
+from farzi.artifact.layout import ITEMS, TOKENIZER
+
+__all__ = ["render_card"]
+
+TEMPLATE = """\
+---
+pretty_name: {title}
+tags: [farzi, dataset-distillation]
+configs:
+  - config_name: default
+    data_files: data/train.parquet
+---
+
+# {name}, distilled
+
+Synthetic sequences of soft tokens, made by farzi: a small model trained on them alone is meant to
+predict what one trained on the whole source would.
+
+| {header} |
+| {rule} |
+| {sizes} |
+
+```
+farzi inspect FOLDER
+farzi train FOLDER --out MODEL
+```
+
+- `farzi.safetensors`, `farzi.json`: latent, decoder, temperature, and the recipe to train by. The
+  soft tokens are softmax(latent x decoder / temperature); a student sees nothing else.
+- `data/train.parquet`: {drawn}, in original ids, for any other tool.
+- `{vocabulary_file}`: token -> original id.
+
+Distilled from the training part of {name}: fingerprint `{fingerprint}`, split
+{split_kind}, seed {split_seed}. farzi refuses to score it on any other split.
+
+{protocol}
+"""
+
+
+def render_card(artifact: Artifact) -> str:
+    """Return the card: what it is, how large, made from what, used how."""
+    source = artifact.source
+    sizes = {
+        "sequences": artifact.num_sequences,
+        "length": artifact.length,
+        "tokens": artifact.num_tokens,
+        "latent rank": artifact.rank,
+        "vocabulary": artifact.vocabulary_size,
+        "bytes of tensors": artifact.num_bytes,
+    }
+    return TEMPLATE.format(
+        title=json.dumps(f"{source['name']}, distilled", ensure_ascii=False),
+        name=source["name"],
+        header=" | ".join(sizes),
+        rule=" | ".join("---" for _ in sizes),
+        sizes=" | ".join(f"{size:,}" for size in sizes.values()),
+        drawn="the likeliest token at each place"
+        if artifact.hard_token_seed is None
+        else f"tokens drawn once with seed {artifact.hard_token_seed}",
+        vocabulary_file=ITEMS if source["task"] == "recommend" else TOKENIZER,
+        fingerprint=source["fingerprint"],
+        split_kind=source["split_kind"],
+        split_seed=source["split_seed"],
+        protocol="\n".join(
+            f"- {name}: {value}" for name, value in sorted(source["protocol"].items())
+        ),
+    )

@@ -1,0 +1,217 @@
+"""The artifact as a value, checked when it is made."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from farzi.artifact.checks import check_json, check_keys, check_text, short
+from farzi.artifact.layout import LEARNED_PREFIX, Json
+from farzi.errors import ArtifactError
+
+__all__ = [
+    "Artifact",
+    "check_seed",
+    "check_source",
+    "check_split",
+    "check_temperature",
+    "check_tensors",
+    "check_vocabulary",
+    "is_learned_name",
+]
+
+_LEARNED_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_TASKS = ("recommend", "language")
+_SOURCE_FIELDS: dict[str, type] = {
+    "name": str,
+    "task": str,
+    "fingerprint": str,
+    "split_kind": str,
+    "split_seed": int,
+    "train_users_hash": str,
+    "seen_items": str,
+    "protocol": dict,
+}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Artifact:
+    """A distilled dataset: what a fresh student trains on, and how it is meant to.
+
+    Checked when it is made; what passes can be written, and what was read has passed.
+
+    Args:
+        latent: (S, L, K) float32.
+        decoder: (K, V) float32. Soft tokens are softmax(latent @ decoder / temperature).
+        temperature: > 0.
+        recipe: how a student is trained on it (student, optimiser, steps, ...), JSON values.
+        source: `name`, `task` (recommend or language), `fingerprint` ("sha256:..."), `split_kind`,
+            `split_seed`, `train_users_hash`, `seen_items` (keep or leave-out), `protocol`.
+        vocabulary: the V original ids in token order, all int (64 bits) or all str.
+        learned: learned hyper-parameters by name, float32, such as `lr` of shape () or (T,).
+        scores: what fresh students reached on it, JSON values.
+        hard_token_seed: None for the likeliest token at each place of data/train.parquet, or
+            the seed with which they were drawn, once.
+
+    Raises:
+        ArtifactError: a field is of the wrong type or shape, not finite, or contradicts another.
+    """
+
+    latent: torch.Tensor
+    decoder: torch.Tensor
+    temperature: float
+    recipe: Mapping[str, Json]
+    source: Mapping[str, Json]
+    vocabulary: Sequence[int] | Sequence[str]
+    learned: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    scores: Mapping[str, Json] = field(default_factory=dict)
+    hard_token_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        tensors = {"latent": self.latent, "decoder": self.decoder}
+        for name, tensor in self.learned.items():
+            if not is_learned_name(name):
+                raise ArtifactError(f"`learned` has a name that is not lower-case: {short(name)}.")
+            tensors[LEARNED_PREFIX + name] = tensor
+        check_tensors(tensors)
+        check_temperature(self.temperature)
+        check_json("recipe", self.recipe)
+        check_json("scores", self.scores)
+        check_source(self.source)
+        check_seed(self.hard_token_seed)
+        check_vocabulary(self.vocabulary, self.vocabulary_size)
+        if self.source["task"] == "language" and not isinstance(self.vocabulary[0], str):
+            raise ArtifactError("`vocabulary` must be words where the task is language.")
+
+    @property
+    def num_sequences(self) -> int:
+        """S."""
+        return self.latent.shape[0]
+
+    @property
+    def length(self) -> int:
+        """L, the tokens of each sequence."""
+        return self.latent.shape[1]
+
+    @property
+    def rank(self) -> int:
+        """K, the latent dimension."""
+        return self.latent.shape[2]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V."""
+        return self.decoder.shape[1]
+
+    @property
+    def num_tokens(self) -> int:
+        """S times L."""
+        return self.num_sequences * self.length
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the tensors: latent, decoder and what was learned beside them."""
+        return sum(t.numel() * 4 for t in (self.latent, self.decoder, *self.learned.values()))
+
+    def soft_tokens(self, index: int) -> torch.Tensor:
+        """Return the (L, V) soft tokens of one sequence; each row sums to 1."""
+        return torch.softmax(self.latent[index] @ self.decoder / self.temperature, dim=-1)
+
+
+def check_split(
+    artifact: Artifact,
+    *,
+    fingerprint: str,
+    split_kind: str,
+    split_seed: int,
+    train_users_hash: str,
+) -> None:
+    """Refuse to score an artifact on a split that it was not distilled for.
+
+    On any other, users that it was distilled from are among those it would be scored on.
+
+    Raises:
+        ArtifactError: one line that names what differs, both values and the way out.
+    """
+    asked = {
+        "fingerprint": fingerprint,
+        "split_kind": split_kind,
+        "split_seed": split_seed,
+        "train_users_hash": train_users_hash,
+    }
+    for name, value in asked.items():
+        if artifact.source[name] != value:
+            raise ArtifactError(
+                f"the artifact was distilled with {name} {short(str(artifact.source[name]))}, not "
+                f"{short(str(value))}: score it on its own split, or distil one for this split."
+            )
+
+
+def check_source(source: Mapping[str, Json]) -> None:
+    """Check what an artifact says of where it comes from."""
+    check_keys("source", source, _SOURCE_FIELDS)
+    choices = {"task": _TASKS, "seen_items": ("keep", "leave-out")}
+    for name, allowed in choices.items():
+        if source[name] not in allowed:
+            raise ArtifactError(
+                f"`source.{name}` must be {' or '.join(allowed)}, got {short(source[name])}."
+            )
+    if not _HASH.fullmatch(source["fingerprint"]):
+        raise ArtifactError('`source.fingerprint` must be "sha256:" and 64 hexadecimal digits.')
+    for name, value in source["protocol"].items():
+        if not isinstance(value, str | int | float | None):
+            raise ArtifactError(f"`source.protocol.{short(name)}` must be a plain value.")
+    check_json("source", source)
+
+
+def is_learned_name(name: str) -> bool:
+    """Return whether a learned hyper-parameter may have this name: `lr`, `lr_decay2`."""
+    return _LEARNED_NAME.fullmatch(name) is not None
+
+
+def check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Check `latent`, `decoder` and what was learned beside them."""
+    for name, tensor in tensors.items():
+        if tensor.dtype != torch.float32:
+            raise ArtifactError(f"`{name}` must be float32, got {tensor.dtype}.")
+        if not tensor.numel():
+            raise ArtifactError(f"`{name}` is empty: its shape is {tuple(tensor.shape)}.")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ArtifactError(f"`{name}` is not finite everywhere.")
+    latent, decoder = tuple(tensors["latent"].shape), tuple(tensors["decoder"].shape)
+    if len(latent) != 3 or len(decoder) != 2 or latent[2] != decoder[0]:
+        raise ArtifactError(
+            f"`latent` must be (S, L, K) and `decoder` (K, V), got shapes {latent} and {decoder}."
+        )
+
+
+def check_temperature(temperature: float) -> None:
+    """Check that soft tokens are defined at this temperature."""
+    if type(temperature) is not float or not 0 < temperature < math.inf:
+        raise ArtifactError(f"`temperature` must be a float > 0, got {short(repr(temperature))}.")
+
+
+def check_seed(seed: int | None) -> None:
+    """Check the seed that the hard tokens were drawn with."""
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 1 << 63):
+        raise ArtifactError(f"`hard_token_seed` must be an int >= 0, got {short(repr(seed))}.")
+
+
+def check_vocabulary(vocabulary: Sequence[int] | Sequence[str], num_tokens: int) -> None:
+    """Check that every token has one original id, and every id one token."""
+    if len(vocabulary) != num_tokens:
+        raise ArtifactError(f"`vocabulary` has {len(vocabulary):,} ids for {num_tokens:,} tokens.")
+    if {type(original) for original in vocabulary} not in ({int}, {str}):
+        raise ArtifactError("`vocabulary` must be all int or all str.")
+    if len(set(vocabulary)) != num_tokens:
+        raise ArtifactError("`vocabulary` repeats an id.")
+    for original in vocabulary:
+        if isinstance(original, str):
+            check_text("vocabulary", original)
+        elif not -(1 << 63) <= original < 1 << 63:
+            raise ArtifactError(f"`vocabulary` has an id beyond 64 bits: {short(str(original))}.")

@@ -1,0 +1,26 @@
+"""The names of the files, the sizes they may have, and the version of the format."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+Json: TypeAlias = Any  # what json.loads gives: checked value by value in checks.py
+
+FORMAT_VERSION = 1
+
+TENSORS = "farzi.safetensors"
+SETTINGS = "farzi.json"
+ITEMS = "items.parquet"
+TOKENIZER = "tokenizer.json"
+HARD_TOKENS = "data/train.parquet"
+CARD = "README.md"
+MANIFEST = "MANIFEST.sha256"
+
+SHAPE_NAMES = ("sequences", "length", "rank", "vocabulary")
+LEARNED_PREFIX = "learned."
+
+MAX_MANIFEST_BYTES = 1 << 12
+MAX_SETTINGS_BYTES = 1 << 22
+MAX_HEADER_BYTES = 1 << 16
+MAX_BYTES = 1 << 32
+MAX_DEPTH = 16

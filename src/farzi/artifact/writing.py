@@ -1,0 +1,194 @@
+"""Writing an artifact, whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from farzi.artifact.card import render_card
+from farzi.artifact.contents import Artifact
+from farzi.artifact.layout import (
+    CARD,
+    FORMAT_VERSION,
+    HARD_TOKENS,
+    ITEMS,
+    LEARNED_PREFIX,
+    MANIFEST,
+    SETTINGS,
+    SHAPE_NAMES,
+    TENSORS,
+    TOKENIZER,
+    Json,
+)
+from farzi.artifact.parquet import render_parquet
+from farzi.errors import SettingsError
+
+__all__ = ["check_writable", "hard_tokens", "write_artifact"]
+
+
+def check_writable(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuse, before a long run, a place where `write_artifact` would refuse at its end.
+
+    Raises:
+        SettingsError: something is there that may not be overwritten.
+    """
+    target = Path(path)
+    if not os.path.lexists(target):
+        return
+    is_artifact = (target / MANIFEST).is_file() and not target.is_symlink()
+    if not (overwrite and is_artifact):
+        what = "exists already" if is_artifact or not overwrite else "is not an artifact"
+        raise SettingsError(f"{target}: {what}, and is not overwritten.")
+
+
+def write_artifact(
+    artifact: Artifact, path: str | os.PathLike[str], *, overwrite: bool = False
+) -> Path:
+    """Write an artifact, whole or not at all.
+
+    The files are written to a new folder beside `path`, which then takes its name.
+
+    Args:
+        artifact: what to write.
+        path: the folder to make; its parents are made too.
+        overwrite: replace an artifact that is there. Anything else is never replaced.
+
+    Returns:
+        `path`.
+
+    Raises:
+        SettingsError: something is at `path`.
+
+    Cost:
+        Memory: the files' bytes, and one sequence's (L, V) probabilities at a time.
+    """
+    target = Path(path)
+    check_writable(target, overwrite=overwrite)
+    files = _render_files(_on_cpu(artifact))
+    manifest = "".join(
+        f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+        for name, content in sorted(files.items())
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        fresh = scratch / "new"
+        for name, content in {**files, MANIFEST: manifest.encode()}.items():
+            file = fresh / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with file.open("xb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        if overwrite and target.exists():
+            _replace_folder(target, fresh, aside=scratch / "old")
+        else:
+            fresh.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _replace_folder(target: Path, fresh: Path, *, aside: Path) -> None:
+    """Give `fresh` the name `target`; what was there goes aside, and comes back on failure."""
+    target.rename(aside)
+    try:
+        fresh.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+
+
+def _render_files(artifact: Artifact) -> dict[str, bytes]:
+    """Return the content of every file but the manifest, by name."""
+    tensors = {"latent": artifact.latent, "decoder": artifact.decoder}
+    tensors |= {LEARNED_PREFIX + name: tensor for name, tensor in artifact.learned.items()}
+    settings = {
+        "format": "farzi",
+        "format_version": FORMAT_VERSION,
+        "shape": dict(
+            zip(SHAPE_NAMES, (*artifact.latent.shape, artifact.vocabulary_size), strict=True)
+        ),
+        "temperature": artifact.temperature,
+        "recipe": artifact.recipe,
+        "source": artifact.source,
+        "scores": artifact.scores,
+        "hard_token_seed": artifact.hard_token_seed,
+    }
+    files = {
+        TENSORS: safetensors.torch.save(
+            # Copies: safetensors refuses tensors that share memory.
+            {n: t.clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+        ),
+        SETTINGS: _render_json(settings),
+        HARD_TOKENS: _render_hard_tokens(artifact),
+        CARD: render_card(artifact).encode(),
+    }
+    if artifact.source["task"] == "recommend":
+        files[ITEMS] = render_parquet({"item_id": artifact.vocabulary})
+    else:
+        files[TOKENIZER] = _render_json(_word_level_tokenizer(artifact.vocabulary))
+    return files
+
+
+def _on_cpu(artifact: Artifact) -> Artifact:
+    """Return the artifact on the CPU, whose arithmetic decides the hard tokens."""
+    return dataclasses.replace(
+        artifact,
+        latent=artifact.latent.detach().cpu(),
+        decoder=artifact.decoder.detach().cpu(),
+        learned={name: tensor.detach().cpu() for name, tensor in artifact.learned.items()},
+    )
+
+
+def _render_json(value: Json) -> bytes:
+    text = json.dumps(
+        value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False, default=dict
+    )
+    return text.encode() + b"\n"
+
+
+def hard_tokens(artifact: Artifact) -> Iterator[list[int]]:
+    """Yield one token a place, sequence by sequence: the likeliest, or drawn with the seed."""
+    generator = torch.Generator()
+    if artifact.hard_token_seed is not None:
+        generator.manual_seed(artifact.hard_token_seed)
+    for index in range(artifact.num_sequences):
+        soft = artifact.soft_tokens(index).detach().cpu()
+        if artifact.hard_token_seed is None:
+            yield soft.argmax(dim=-1).tolist()
+        else:
+            yield torch.multinomial(soft, 1, generator=generator)[:, 0].tolist()
+
+
+def _render_hard_tokens(artifact: Artifact) -> bytes:
+    column = "item_ids" if artifact.source["task"] == "recommend" else "tokens"
+    rows = [[artifact.vocabulary[token] for token in tokens] for tokens in hard_tokens(artifact)]
+    return render_parquet({"sequence_id": list(range(len(rows))), column: rows})
+
+
+def _word_level_tokenizer(words: Sequence[int] | Sequence[str]) -> dict[str, Json]:
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": None,
+        "decoder": None,
+        "model": {
+            "type": "WordLevel",
+            "vocab": {word: token for token, word in enumerate(words)},
+            "unk_token": "<unk>",
+        },
+    }
