@@ -9,6 +9,7 @@ result.meta_grads, result.param_grads, result.hyper_grads
 from __future__ import annotations
 
 from farzi.metagrad.adjoints import Adjoint, Direct, Stored
+from farzi.metagrad.deferred import readout
 from farzi.metagrad.metagradient import MetaGradient, Stats, metagradient
 from farzi.metagrad.optimizers import SGD, Accumulator, Adam, Optimizer
 from farzi.metagrad.unroll import unroll
@@ -27,6 +28,7 @@ __all__ = [
     "Stored",
     "init_state",
     "metagradient",
+    "readout",
     "unroll",
     "update",
 ]

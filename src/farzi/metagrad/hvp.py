@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from farzi.metagrad.deferred import ThinProducts, recording
 from farzi.metagrad.guards import translated
 from farzi.metagrad.unroll import InnerLoop, Tensors
 
@@ -26,6 +29,28 @@ class MetaGradients:
         self._meta = meta
         self._num_starts = num_starts
         self._buffers: dict[str, Tensor] = {}
+        self._thin = {
+            name: ThinProducts(partial(self._buffer, name))
+            for name, x in meta.items()
+            if num_starts is None and x.ndim >= 2
+        }
+
+    @contextlib.contextmanager
+    def recording(self, leaves: Mapping[str, Tensor]) -> Iterator[None]:
+        """Let what reads `leaves` by `readout` add thin factors instead of dense gradients."""
+        with recording({id(leaves[name]): thin for name, thin in self._thin.items()}):
+            yield
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Keep the thin factors that a backward pass in here meets."""
+        for thin in self._thin.values():
+            thin.is_open = True
+        try:
+            yield
+        finally:
+            for thin in self._thin.values():
+                thin.is_open = False
 
     def leaves(self) -> Tensors:
         """Fresh leaves, views of `meta`; one for each start where there are several."""
@@ -47,8 +72,16 @@ class MetaGradients:
             else:
                 buffer.add_(gradient)
 
+    def _buffer(self, name: str) -> Tensor:
+        if name not in self._buffers:
+            x = self._meta[name]
+            self._buffers[name] = torch.zeros_like(x, memory_format=torch.contiguous_format)
+        return self._buffers[name]
+
     def total(self) -> Tensors:
         """The gradients so far; zeros for what was never used."""
+        for thin in self._thin.values():
+            thin.flush()
         axis = () if self._num_starts is None else (self._num_starts,)
         return {
             name: self._buffers[name]
@@ -60,7 +93,8 @@ class MetaGradients:
     @property
     def num_bytes(self) -> int:
         """Bytes held."""
-        return sum(b.numel() * b.element_size() for b in self._buffers.values())
+        held = sum(thin.num_bytes for thin in self._thin.values())
+        return held + sum(b.numel() * b.element_size() for b in self._buffers.values())
 
 
 @dataclass(frozen=True)
@@ -72,6 +106,7 @@ class Linearised:
     _i: int
     _leaves: list[Tensor]
     _meta: Tensors
+    _gradients: MetaGradients
     _parts: tuple[Tensor | None, ...]
 
     def pull(self, u: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
@@ -85,7 +120,7 @@ class Linearised:
         if not pairs:
             return torch.zeros_like(u), {}
         parts, vectors = zip(*pairs, strict=True)
-        with translated(self._loop.first_step + self._i):
+        with translated(self._loop.first_step + self._i), self._gradients.collecting():
             products = torch.autograd.grad(
                 parts, [*self._leaves, *self._meta.values()], vectors, allow_unused=True
             )
@@ -100,7 +135,8 @@ def linearise(loop: InnerLoop, param: Tensor, i: int, meta: MetaGradients) -> Li
     with torch.enable_grad():
         leaves = [view.detach().requires_grad_() for view in layout.split(param)]
         meta_leaves = meta.leaves()
-        loss = loop.loss(layout.named(leaves), meta_leaves, i)
+        with meta.recording(meta_leaves):
+            loss = loop.loss(layout.named(leaves), meta_leaves, i)
         if not loop.log.agrees(i, loss):
             _confirm(loop, param, i)
         parts: tuple[Tensor | None, ...] = (None,) * len(leaves)
@@ -109,7 +145,7 @@ def linearise(loop: InnerLoop, param: Tensor, i: int, meta: MetaGradients) -> Li
                 parts = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
     with torch.no_grad():
         grad = layout.join(parts)
-    return Linearised(grad, loop, i, leaves, meta_leaves, parts)
+    return Linearised(grad, loop, i, leaves, meta_leaves, meta, parts)
 
 
 def _confirm(loop: InnerLoop, param: Tensor, i: int) -> None:

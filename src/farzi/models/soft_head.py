@@ -1,16 +1,37 @@
 """Embedding of soft tokens and next-token loss, one path for hard and soft tokens.
 
-With tied embeddings E and X = P E, the cross-entropy of position t against the soft token P_{t+1} is
-`logsumexp(H_t E^T) - H_t . X_{t+1}` as soon as each soft row sums to 1. The target therefore costs
-W products instead of V, and the soft tokens are read once, by the embedding.
+With tied embeddings E and X = P E, the cross-entropy of position t against the soft token P_{t+1}
+is `logsumexp(H_t E^T) - H_t . X_{t+1}` as soon as each soft row sums to 1. The target therefore
+costs W products instead of V, and the soft tokens are read once, by the embedding.
+
+The sum of logsumexp and its first and second derivative are written by hand, a block of rows at a
+time, so that the logits of a block stay in cache and no (B, L, V) tensor ever exists. With
+Z = H E^T, S = softmax(Z), row weights w and cotangents U of dL/dH and C of dL/dE:
+
+    L       = sum_r w_r logsumexp(Z_r)
+    dL/dH   = w S E                                     dL/dE = S^T (w H)
+    M       = U E^T + H C^T         Q = S * M           r = rowsum(Q) = U . (S E) + H . (S C)
+    d/dH    = w (Q E - r (S E) + S C)                   d/dE = Q^T (w H) + S^T (w (U - r H))
+
+where the last line differentiates <U, dL/dH> + <C, dL/dE>.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.nn.functional import embedding
 
+from farzi.metagrad.deferred import readout
+
 __all__ = ["embed", "next_token_loss"]
+
+BLOCK_BYTES = {"cpu": 1 << 19, "cuda": 1 << 27}
+"""Size of one block of logits: half an L2 cache on CPU, since the second derivative holds two."""
 
 
 def embed(tokens: Tensor, E: Tensor) -> Tensor:
@@ -30,9 +51,7 @@ def embed(tokens: Tensor, E: Tensor) -> Tensor:
         tensor([[[1., 0., 0.],
                  [0., 0., 1.]]])
     """
-    if tokens.is_floating_point():
-        return tokens @ E
-    return embedding(tokens, E)
+    return readout(tokens, E) if tokens.is_floating_point() else embedding(tokens, E)
 
 
 def next_token_loss(
@@ -47,7 +66,7 @@ def next_token_loss(
     """Mean over positions of the cross-entropy of the next token.
 
     `logsumexp(H_t E^T + b) - H_t . X_{t+1} - b . P_{t+1}`, averaged over the positions whose next
-    token is real.
+    token is real. Differentiable twice, and under `torch.vmap`.
 
     Args:
         H: hidden states (B, L, W); position t predicts token t + 1.
@@ -58,7 +77,7 @@ def next_token_loss(
         tokens: the tokens that X embeds; needed with `bias` only.
 
     Returns:
-        A scalar.
+        A scalar, in nats a position.
 
     Example:
         >>> import torch
@@ -68,20 +87,134 @@ def next_token_loss(
         >>> next_token_loss(torch.zeros(1, 3, 4), E, X)
         tensor(1.3863)
     """
-    hidden, target = H[..., :-1, :], X[..., 1:, :]
-    logits = hidden @ E.transpose(-1, -2)
-    if bias is not None:
-        logits = logits + bias
-    nll = logits.logsumexp(-1) - (hidden * target).sum(-1)
     if bias is not None:
         if tokens is None:
             raise ValueError("`tokens` must be given with `bias`, got None.")
-        nll = nll - _bias_of(tokens[:, 1:], bias)
+        column = bias.unsqueeze(-1)
+        X = torch.cat((X, embed(tokens, column)), -1)
+        H = torch.cat((H, torch.ones_like(H[..., :1])), -1)
+        E = torch.cat((E, column), -1)
+    H = H[..., :-1, :].reshape(-1, H.shape[-1])
+    X = X[..., 1:, :].reshape(-1, X.shape[-1])
     if mask is None:
-        return nll.mean()
-    valid = mask[..., 1:].to(nll.dtype)
-    return (nll * valid).sum() / valid.sum()
+        weights = torch.full(H.shape[:1], 1.0 / H.shape[0], dtype=H.dtype, device=H.device)
+    else:
+        valid = mask[..., 1:].reshape(-1).to(H.dtype)
+        weights = valid / valid.sum()
+    score = (H * X).sum(-1).dot(weights)
+    return _log_partition(H, E, weights) - score
 
 
-def _bias_of(tokens: Tensor, bias: Tensor) -> Tensor:
-    return tokens @ bias if tokens.is_floating_point() else bias[tokens]
+def _log_partition(H: Tensor, E: Tensor, weights: Tensor) -> Tensor:
+    """sum_r w_r logsumexp(H_r E^T); H (R, W), E (V, W), constant weights (R,)."""
+    wanted = torch.is_grad_enabled() and (H.requires_grad or E.requires_grad)
+    loss: Tensor = _LogPartition.apply(H, E, weights, wanted)[0]  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _LogPartition(Function):
+    """The value; with `wanted` also logsumexp, S E and dL/dE, while each block is in cache."""
+
+    @staticmethod
+    def forward(H: Tensor, E: Tensor, weights: Tensor, wanted: bool) -> tuple[Tensor, ...]:
+        lse = H.new_empty(H.shape[0])
+        SE = torch.empty_like(H) if wanted else H.new_empty(0)
+        dE = torch.zeros_like(E) if wanted else H.new_empty(0)
+        for rows, S in _blocks(H, E):
+            top = S.amax(1, keepdim=True)
+            total = S.sub_(top).exp_().sum(1, keepdim=True)
+            lse[rows] = (top + total.log())[:, 0]
+            if wanted:
+                dE.addmm_(S.T, H[rows] * (weights[rows, None] / total))
+                torch.mm(S, E, out=SE[rows]).div_(total)
+        return lse.dot(weights), lse, SE, dE
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        H, E, weights, _ = inputs
+        ctx.save_for_backward(H, E, weights, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        if cotangents[0] is None:
+            return (None,) * 4
+        return *_Gradient.apply(cotangents[0], *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
+        H, E, weights, _ = inputs
+        calls = [
+            _LogPartition.apply(h, e, w, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+            for h, e, w in _unbatched(info.batch_size, in_dims, (H, E, weights))
+        ]
+        return tuple(map(torch.stack, zip(*calls, strict=True))), (0,) * 4
+
+
+class _Gradient(Function):
+    """(dL/dH, dL/dE), differentiable once more."""
+
+    @staticmethod
+    def forward(
+        d_loss: Tensor, H: Tensor, E: Tensor, weights: Tensor, lse: Tensor, SE: Tensor, dE: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return SE * (weights * d_loss)[:, None], dE * d_loss
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[:-1])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, U: Tensor, C: Tensor) -> tuple[Tensor | None, ...]:
+        d_loss, H, E, weights, lse, SE = ctx.saved_tensors
+        w = (weights * d_loss)[:, None]
+        d_H, d_E = torch.empty_like(H), torch.zeros_like(E)
+        r = (U * SE).sum(1, keepdim=True)
+        M = _block_buffer(H, E)
+        for rows, S in _blocks(H, E):
+            S.sub_(lse[rows, None]).exp_()
+            h, u = H[rows], U[rows]
+            m = torch.mm(u, E.T, out=M[: len(h)]).addmm_(h, C.T)
+            SC = torch.mm(S, C, out=d_H[rows])
+            r[rows] += (h * SC).sum(1, keepdim=True)
+            d_E.addmm_(S.T, w[rows] * (u - r[rows] * h))
+            Q = m.mul_(S)
+            SC.addmm_(Q, E).sub_(r[rows] * SE[rows])
+            d_E.addmm_(Q.T, w[rows] * h)
+        return r[:, 0].dot(weights), d_H.mul_(w), d_E, None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> Any:
+        calls = [
+            _Gradient.apply(*args)  # type: ignore[no-untyped-call]
+            for args in _unbatched(info.batch_size, in_dims, inputs)
+        ]
+        return tuple(map(torch.stack, zip(*calls, strict=True))), (0, 0)
+
+
+def _unbatched(
+    size: int, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ...]
+) -> Iterator[tuple[Tensor, ...]]:
+    """The arguments of each call of a batch."""
+    for i in range(size):
+        yield tuple(
+            x if dim is None else x.select(dim, i) for x, dim in zip(inputs, in_dims, strict=False)
+        )
+
+
+def _block_buffer(H: Tensor, E: Tensor) -> Tensor:
+    """Uninitialised memory for the logits of one block of rows."""
+    row_bytes = E.shape[0] * E.element_size()
+    rows = max(16, BLOCK_BYTES.get(H.device.type, 1 << 27) // row_bytes)
+    return H.new_empty(min(rows, H.shape[0]), E.shape[0])
+
+
+def _blocks(H: Tensor, E: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of rows and their logits, which the next block overwrites."""
+    buffer = _block_buffer(H, E)
+    for start in range(0, H.shape[0], len(buffer)):
+        rows = slice(start, start + len(buffer))
+        h = H[rows]
+        yield rows, torch.mm(h, E.T, out=buffer[: len(h)])
