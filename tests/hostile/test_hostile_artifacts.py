@@ -282,6 +282,18 @@ def changed(name: str, **entries: Any) -> dict[str, Any]:
         (safetensors_file(changed("latent", dtype=1), bytes(136)), "`dtype`"),
         (safetensors_file(changed("latent", extra=1), bytes(136)), "`extra`"),
         (safetensors_file(changed("latent", shape=[1 << 62, 8]), bytes(136)), "`latent`"),
+        (
+            safetensors_file(
+                changed("lengths", dtype="F32", shape=[3], data_offsets=[136, 148]), bytes(148)
+            ),
+            "`lengths` must be I64",
+        ),
+        (
+            safetensors_file(
+                changed("lengths", dtype="I64", shape=[3], data_offsets=[136, 160]), bytes(160)
+            ),
+            "`lengths` must be from 1 to 4",
+        ),
         (safetensors_file(changed("latent", shape=[4, 3, 2]), bytes(136)), "`latent`"),
         (safetensors_file(changed("latent", data_offsets=[0, 95]), bytes(136)), "safetensors"),
         (safetensors_file(changed("latent", data_offsets=[-1, 95]), bytes(136)), "safetensors"),

@@ -2,7 +2,7 @@
 
 An artifact is a folder in the layout of a Hugging Face dataset repository:
 
-    farzi.safetensors    latent (S, L, K), decoder (K, V), learned.NAME: float32
+    farzi.safetensors    latent, label_latent (S, L, K), decoder (K, V), lengths (S,), learned.NAME
     farzi.json           format version, temperature, recipe, source, scores
     items.parquet        original id of every token, in token order (recommend)
     tokenizer.json       the same for words, as the `tokenizers` library reads it (language)

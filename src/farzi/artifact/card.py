@@ -33,7 +33,8 @@ farzi train FOLDER --out MODEL
 ```
 
 - `farzi.safetensors`, `farzi.json`: latent, decoder, temperature, and the recipe to train by. The
-  soft tokens are softmax(latent x decoder / temperature); a student sees nothing else.
+  soft tokens are softmax(latent x decoder / temperature), and soft labels, where there are any,
+  softmax(label_latent x decoder / temperature); a student sees nothing else.
 - `data/train.parquet`: {drawn}, in original ids, for any other tool.
 - `{vocabulary_file}`: token -> original id.
 

@@ -12,6 +12,7 @@ import torch
 from farzi.artifact.checks import check_json, check_keys, check_text, short
 from farzi.artifact.layout import LEARNED_PREFIX, Json
 from farzi.errors import ArtifactError
+from farzi.synthetic import SyntheticSequences
 
 __all__ = [
     "Artifact",
@@ -49,6 +50,9 @@ class Artifact:
         latent: (S, L, K) float32.
         decoder: (K, V) float32. Soft tokens are softmax(latent @ decoder / temperature).
         temperature: > 0.
+        label_latent: (S, L, K) float32, the soft labels in the same form; None where each token
+            is the label of the one before.
+        lengths: (S,) int64 in 1..L, the real places of each sequence; None where all have L.
         recipe: how a student is trained on it (student, optimiser, steps, ...), JSON values.
         source: `name`, `task` (recommend or language), `fingerprint` ("sha256:..."), `split_kind`,
             `split_seed`, `train_users_hash`, `seen_items` (keep or leave-out), `protocol`.
@@ -68,17 +72,17 @@ class Artifact:
     recipe: Mapping[str, Json]
     source: Mapping[str, Json]
     vocabulary: Sequence[int] | Sequence[str]
+    label_latent: torch.Tensor | None = None
+    lengths: torch.Tensor | None = None
     learned: Mapping[str, torch.Tensor] = field(default_factory=dict)
     scores: Mapping[str, Json] = field(default_factory=dict)
     hard_token_seed: int | None = None
 
     def __post_init__(self) -> None:
-        tensors = {"latent": self.latent, "decoder": self.decoder}
-        for name, tensor in self.learned.items():
+        for name in self.learned:
             if not is_learned_name(name):
                 raise ArtifactError(f"`learned` has a name that is not lower-case: {short(name)}.")
-            tensors[LEARNED_PREFIX + name] = tensor
-        check_tensors(tensors)
+        check_tensors(self.tensors)
         check_temperature(self.temperature)
         check_json("recipe", self.recipe)
         check_json("scores", self.scores)
@@ -110,17 +114,34 @@ class Artifact:
 
     @property
     def num_tokens(self) -> int:
-        """S times L."""
-        return self.num_sequences * self.length
+        """The real places of all sequences: S times L where all have L."""
+        if self.lengths is None:
+            return self.num_sequences * self.length
+        return int(self.lengths.sum())
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of the tensors: latent, decoder and what was learned beside them."""
-        return sum(t.numel() * 4 for t in (self.latent, self.decoder, *self.learned.values()))
+        """Bytes of the tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
 
-    def soft_tokens(self, index: int) -> torch.Tensor:
-        """Return the (L, V) soft tokens of one sequence; each row sums to 1."""
-        return torch.softmax(self.latent[index] @ self.decoder / self.temperature, dim=-1)
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every tensor that there is, by its name on disk."""
+        parts = {
+            "latent": self.latent,
+            "decoder": self.decoder,
+            "label_latent": self.label_latent,
+            "lengths": self.lengths,
+        }
+        named = {name: tensor for name, tensor in parts.items() if tensor is not None}
+        return named | {LEARNED_PREFIX + name: tensor for name, tensor in self.learned.items()}
+
+    @property
+    def synthetic(self) -> SyntheticSequences:
+        """What a student trains on."""
+        return SyntheticSequences(
+            self.latent, self.decoder, self.label_latent, self.lengths, self.temperature
+        )
 
 
 def check_split(
@@ -175,10 +196,11 @@ def is_learned_name(name: str) -> bool:
 
 
 def check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
-    """Check `latent`, `decoder` and what was learned beside them."""
+    """Check the tensors of an artifact, named as on disk, one by one and against each other."""
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32:
-            raise ArtifactError(f"`{name}` must be float32, got {tensor.dtype}.")
+        expected = torch.int64 if name == "lengths" else torch.float32
+        if tensor.dtype != expected:
+            raise ArtifactError(f"`{name}` must be {expected}, got {tensor.dtype}.")
         if not tensor.numel():
             raise ArtifactError(f"`{name}` is empty: its shape is {tuple(tensor.shape)}.")
         if not bool(torch.isfinite(tensor).all()):
@@ -188,6 +210,16 @@ def check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
         raise ArtifactError(
             f"`latent` must be (S, L, K) and `decoder` (K, V), got shapes {latent} and {decoder}."
         )
+    labels = tensors.get("label_latent")
+    if labels is not None and tuple(labels.shape) != latent:
+        raise ArtifactError(f"`label_latent` must be {latent}, got shape {tuple(labels.shape)}.")
+    lengths = tensors.get("lengths")
+    if lengths is None:
+        return
+    if tuple(lengths.shape) != latent[:1]:
+        raise ArtifactError(f"`lengths` must be {latent[:1]}, got shape {tuple(lengths.shape)}.")
+    if int(lengths.min()) < 1 or int(lengths.max()) > latent[1]:
+        raise ArtifactError(f"`lengths` must be from 1 to {latent[1]}.")
 
 
 def check_temperature(temperature: float) -> None:

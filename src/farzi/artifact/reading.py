@@ -90,6 +90,8 @@ def read_artifact(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -
     return Artifact(
         latent=tensors.pop("latent"),
         decoder=tensors.pop("decoder"),
+        label_latent=tensors.pop("label_latent", None),
+        lengths=tensors.pop("lengths", None),
         temperature=settings["temperature"],
         learned={name.removeprefix(LEARNED_PREFIX): tensor for name, tensor in tensors.items()},
         recipe=settings["recipe"],
@@ -230,22 +232,24 @@ def _parse_tensors(path: Path, content: bytes, shape: dict[str, int]) -> dict[st
         raise ArtifactError(f"{path}: its header is said to be {num_header_bytes:,} bytes.")
     header = _parse_json(path, content[8 : 8 + num_header_bytes])
     sequences, length, rank, vocabulary = (shape[name] for name in SHAPE_NAMES)
-    expected = {"latent": [sequences, length, rank], "decoder": [rank, vocabulary]}
+    required = {"latent": [sequences, length, rank], "decoder": [rank, vocabulary]}
+    shapes = required | {"label_latent": required["latent"], "lengths": [sequences]}
     with _naming(path):
         check_type("the header", header, dict)
-        for name in expected:
+        for name in required:
             if name not in header:
                 raise ArtifactError(f"`{name}` is missing.")
         for name, entry in header.items():
             learned = name.removeprefix(LEARNED_PREFIX)
-            if name not in expected and not (learned != name and is_learned_name(learned)):
+            if name not in shapes and not (learned != name and is_learned_name(learned)):
                 raise ArtifactError(f"`{short(name)}` is not a tensor of an artifact.")
             check_keys(name, entry, {"dtype": str, "shape": list, "data_offsets": list})
-            if entry["dtype"] != "F32":
-                raise ArtifactError(f"`{name}` must be F32, got {short(entry['dtype'])}.")
-            if name in expected and entry["shape"] != expected[name]:
+            dtype = "I64" if name == "lengths" else "F32"
+            if entry["dtype"] != dtype:
+                raise ArtifactError(f"`{name}` must be {dtype}, got {short(entry['dtype'])}.")
+            if name in shapes and entry["shape"] != shapes[name]:
                 raise ArtifactError(
-                    f"`{name}` must be of shape {expected[name]}, got {short(str(entry['shape']))}."
+                    f"`{name}` must be of shape {shapes[name]}, got {short(str(entry['shape']))}."
                 )
         try:
             tensors = safetensors.torch.load(content)

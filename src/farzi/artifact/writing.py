@@ -21,7 +21,6 @@ from farzi.artifact.layout import (
     FORMAT_VERSION,
     HARD_TOKENS,
     ITEMS,
-    LEARNED_PREFIX,
     MANIFEST,
     SETTINGS,
     SHAPE_NAMES,
@@ -110,8 +109,6 @@ def _replace_folder(target: Path, fresh: Path, *, aside: Path) -> None:
 
 def _render_files(artifact: Artifact) -> dict[str, bytes]:
     """Return the content of every file but the manifest, by name."""
-    tensors = {"latent": artifact.latent, "decoder": artifact.decoder}
-    tensors |= {LEARNED_PREFIX + name: tensor for name, tensor in artifact.learned.items()}
     settings = {
         "format": "farzi",
         "format_version": FORMAT_VERSION,
@@ -127,7 +124,7 @@ def _render_files(artifact: Artifact) -> dict[str, bytes]:
     files = {
         TENSORS: safetensors.torch.save(
             # Copies: safetensors refuses tensors that share memory.
-            {n: t.clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+            {n: t.clone(memory_format=torch.contiguous_format) for n, t in artifact.tensors.items()}
         ),
         SETTINGS: _render_json(settings),
         HARD_TOKENS: _render_hard_tokens(artifact),
@@ -142,10 +139,13 @@ def _render_files(artifact: Artifact) -> dict[str, bytes]:
 
 def _on_cpu(artifact: Artifact) -> Artifact:
     """Return the artifact on the CPU, whose arithmetic decides the hard tokens."""
+    labels, lengths = artifact.label_latent, artifact.lengths
     return dataclasses.replace(
         artifact,
         latent=artifact.latent.detach().cpu(),
         decoder=artifact.decoder.detach().cpu(),
+        label_latent=None if labels is None else labels.detach().cpu(),
+        lengths=None if lengths is None else lengths.cpu(),
         learned={name: tensor.detach().cpu() for name, tensor in artifact.learned.items()},
     )
 
@@ -158,12 +158,16 @@ def _render_json(value: Json) -> bytes:
 
 
 def hard_tokens(artifact: Artifact) -> Iterator[list[int]]:
-    """Yield one token a place, sequence by sequence: the likeliest, or drawn with the seed."""
+    """Yield a token for each real place, a sequence at a time: the likeliest, or a drawn one."""
     generator = torch.Generator()
     if artifact.hard_token_seed is not None:
         generator.manual_seed(artifact.hard_token_seed)
-    for index in range(artifact.num_sequences):
-        soft = artifact.soft_tokens(index).detach().cpu()
+    synthetic = artifact.synthetic
+    lengths = [artifact.length] * artifact.num_sequences
+    if artifact.lengths is not None:
+        lengths = artifact.lengths.tolist()
+    for index, length in enumerate(lengths):
+        soft = synthetic.tokens(torch.tensor([index]))[0, :length].detach().cpu()
         if artifact.hard_token_seed is None:
             yield soft.argmax(dim=-1).tolist()
         else:

@@ -41,9 +41,7 @@ def file_bytes(folder: Path) -> dict[str, bytes]:
 
 
 def assert_equal(found: Artifact, expected: Artifact) -> None:
-    torch.testing.assert_close(found.latent, expected.latent, rtol=0, atol=0)
-    torch.testing.assert_close(found.decoder, expected.decoder, rtol=0, atol=0)
-    torch.testing.assert_close(dict(found.learned), dict(expected.learned), rtol=0, atol=0)
+    torch.testing.assert_close(found.tensors, expected.tensors, rtol=0, atol=0)
     for name in ("temperature", "recipe", "source", "scores", "hard_token_seed"):
         assert getattr(found, name) == getattr(expected, name)
     assert list(found.vocabulary) == list(expected.vocabulary)
@@ -78,6 +76,15 @@ def any_artifact(draw: st.DrawFn) -> Artifact:
         latent=torch.randn(sequences, length, rank, generator=generator),
         decoder=torch.randn(rank, vocabulary, generator=generator),
         temperature=draw(st.floats(0.01, 100)),
+        label_latent=draw(
+            st.sampled_from([None, torch.randn(sequences, length, rank, generator=generator)])
+        ),
+        lengths=draw(
+            st.none()
+            | st.lists(st.integers(1, length), min_size=sequences, max_size=sequences).map(
+                torch.tensor
+            )
+        ),
         learned={"lr": torch.rand(draw(st.sampled_from([(), (3,)])), generator=generator)},
         recipe=draw(st.dictionaries(names, values, max_size=3)),
         scores=draw(st.dictionaries(names, values, max_size=3)),
@@ -130,7 +137,7 @@ def test_hard_tokens_are_the_likeliest_in_original_ids(tmp_path: Path) -> None:
     table = parquet.read_table(folder / "data" / "train.parquet").to_pydict()
     assert table["sequence_id"] == [0, 1, 2]
     for index, items in enumerate(table["item_ids"]):
-        likeliest = artifact.soft_tokens(index).argmax(-1)
+        likeliest = artifact.synthetic.tokens()[index].argmax(-1)
         assert items == [artifact.vocabulary[token] for token in likeliest]
     assert parquet.read_table(folder / "items.parquet")["item_id"].to_pylist() == list(
         artifact.vocabulary
@@ -166,13 +173,20 @@ def test_the_tokenizers_library_reads_the_tokenizer(tmp_path: Path) -> None:
     assert tokenizer.encode("the bank of N").ids == [2, 0, 3, 4]
 
 
-def test_soft_tokens_are_distributions() -> None:
-    artifact = toy_artifact()
-    rows = torch.stack([artifact.soft_tokens(index) for index in range(3)])
-    assert rows.shape == (3, 4, 5)
-    torch.testing.assert_close(rows.sum(-1), torch.ones(3, 4))
-    expected = (artifact.latent @ artifact.decoder / 0.5).softmax(-1)
-    torch.testing.assert_close(rows, expected)
+def test_hard_tokens_end_where_the_sequence_ends() -> None:
+    artifact = toy_artifact(lengths=torch.tensor([4, 1, 2]))
+    assert [len(tokens) for tokens in artifacts.hard_tokens(artifact)] == [4, 1, 2]
+    assert artifact.num_tokens == 7
+
+
+def test_a_student_is_given_what_was_written(tmp_path: Path) -> None:
+    labels = torch.randn(3, 4, 2, generator=torch.Generator().manual_seed(1))
+    artifact = toy_artifact(label_latent=labels, lengths=torch.tensor([4, 1, 2]))
+    folder = artifacts.write_artifact(artifact, tmp_path / "a")
+    synthetic = artifacts.read_artifact(folder).synthetic
+    expected = (labels @ artifact.decoder / 0.5).softmax(-1)
+    torch.testing.assert_close(synthetic.labels(), expected)
+    assert synthetic.mask().sum(1).tolist() == [4, 1, 2]
 
 
 def test_sizes() -> None:
@@ -268,6 +282,11 @@ def test_an_artifact_is_refused_on_another_split(name: str, value: Any) -> None:
         ({"latent": torch.zeros(0, 4, 2)}, "latent"),
         ({"decoder": torch.zeros(3, 5)}, "decoder"),
         ({"decoder": torch.full((2, 5), float("nan"))}, "decoder"),
+        ({"label_latent": torch.zeros(3, 4, 1)}, "label_latent"),
+        ({"lengths": torch.tensor([1, 2])}, "lengths"),
+        ({"lengths": torch.tensor([1, 2, 5])}, "lengths"),
+        ({"lengths": torch.tensor([0, 2, 4])}, "lengths"),
+        ({"lengths": torch.tensor([1.0, 2.0, 4.0])}, "lengths"),
         ({"learned": {"Lr": torch.tensor(0.1)}}, "learned"),
         ({"learned": {"lr": torch.tensor(float("inf"))}}, "learned.lr"),
         ({"temperature": 0.0}, "temperature"),
