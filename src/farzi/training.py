@@ -40,6 +40,11 @@ class Batch:
     labels: Tensor | None = None
     mask: Tensor | None = None
 
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        parts = (self.tokens, self.labels, self.mask)
+        return Batch(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
+
 
 class Batches(Protocol):
     """The batches of a run, as a function of the step."""
@@ -231,14 +236,14 @@ def train(
     curve: list[tuple[int, float]] = []
     looks_since_best = 0
     for step in range(1, settings.max_steps + 1):
-        batch = batches(step - 1)
+        batch = batches(step - 1).to(device)
         optimizer.zero_grad()
         loss = sequence_loss(
             student,
             params,
-            batch.tokens.to(device),
-            labels=None if batch.labels is None else batch.labels.to(device),
-            mask=None if batch.mask is None else batch.mask.to(device),
+            batch.tokens,
+            labels=batch.labels,
+            mask=batch.mask,
             generator=dropout,
         )
         loss.backward()  # type: ignore[no-untyped-call]

@@ -1,0 +1,342 @@
+"""The outer loop: from a start to distilled sequences, one record a step.
+
+Students live in a small pool at staggered ages. An outer step takes one of them, trains it for a
+window of inner steps, differentiates its loss on real data through that window, and puts it back
+older; past the horizon it is begun anew. So windows lie at every place of long runs, and no inner
+step is spent on getting there (docs/decisions/student-pool.md).
+
+Everything drawn is a function of (seed, purpose, step): a state alone decides what follows.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from farzi.data.sequences import Sequences
+from farzi.distill.objectives import meta_matching
+from farzi.distill.settings import DistillSettings
+from farzi.distill.starts import Omega
+from farzi.errors import NonFiniteError
+from farzi.evaluation import validation_loss
+from farzi.metagrad import Adam, Stored, metagradient, unroll
+from farzi.metagrad.unroll import InnerLoss
+from farzi.metagrad.update import State
+from farzi.models import Student, sequence_loss
+from farzi.synthetic import SyntheticSequences
+from farzi.training import SyntheticBatches, TrainSettings, real_batch, train
+
+__all__ = ["DistillState", "Distiller", "Member", "Record"]
+
+Record = dict[str, Any]
+Average = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
+# purposes of random draws
+_REAL, _OMEGA = 1, 2
+_FRESH = 1_000_000  # seeds of validation students lie above those of the pool
+
+
+@dataclass(frozen=True)
+class Member:
+    """One student of the pool: weights, optimiser state, inner steps so far, its seed."""
+
+    params: dict[str, Tensor]
+    state: State | None
+    age: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class DistillState:
+    """All that the outer loop needs to go on.
+
+    Attributes:
+        synthetic: the sequences now.
+        step: outer steps taken.
+        first: first moments of the outer Adam by block.
+        second: second moments.
+        members: the pool.
+        num_begun: students begun so far.
+        best: the sequences with the lowest validation loss.
+        best_step: outer step of `best`.
+        best_loss: its validation loss.
+        looks_since_best: looks without improvement.
+        stopped: why the loop ended, or None.
+    """
+
+    synthetic: SyntheticSequences
+    step: int
+    first: dict[str, Tensor]
+    second: dict[str, Tensor]
+    members: tuple[Member, ...]
+    num_begun: int
+    best: SyntheticSequences
+    best_step: int
+    best_loss: float
+    looks_since_best: int
+    stopped: str | None = None
+
+
+@dataclass(frozen=True)
+class Distiller:
+    """The outer loop as pure steps from one `DistillState` to the next.
+
+    Args:
+        student: architecture of the inner students.
+        settings: how.
+        train_sequences: real sequences that the outer loss reads.
+        validation_sequences: real sequences that choose the best step.
+        start: the sequences to begin from.
+        omega: teacher runs that some students start from; needed with `stored_starts` > 0.
+        average: averages meta-gradients over processes; None in a single one.
+        rank: number of this process.
+        num_ranks: number of processes; outer step n of rank r draws what step n * num_ranks + r
+            of a single process would.
+    """
+
+    student: Student
+    settings: DistillSettings
+    train_sequences: Sequences
+    validation_sequences: Sequences
+    start: SyntheticSequences
+    omega: Omega | None = None
+    average: Average | None = None
+    rank: int = 0
+    num_ranks: int = 1
+
+    @property
+    def optimizer(self) -> Adam:
+        """The inner optimiser."""
+        return Adam(lr=self.settings.inner_lr, eps_root=self.settings.eps_root)
+
+    def begin(self, progress: Callable[[int, int, str], None] | None = None) -> DistillState:
+        """A pool with staggered ages, and the start validated as outer step 0."""
+        settings = self.settings
+        members = []
+        for index in range(settings.num_students if settings.outer_steps else 0):
+            member = self._begin_member(index)
+            windows = settings.inner_steps // settings.window
+            age = index * windows // settings.num_students * settings.window
+            if age:
+                params, state = unroll(
+                    self.inner_loss(member.seed),
+                    member.params,
+                    self.start.factors(),
+                    steps=age,
+                    optimizer=self.optimizer,
+                )
+                member = Member(params, state, age, member.seed)
+            members.append(member)
+            if progress is not None:
+                progress(index + 1, settings.num_students, "students at staggered ages")
+        zeros = {name: torch.zeros_like(block) for name, block in self.start.factors().items()}
+        return DistillState(
+            synthetic=self.start,
+            step=0,
+            first=zeros,
+            second=zeros,
+            members=tuple(members),
+            num_begun=len(members),
+            best=self.start,
+            best_step=0,
+            best_loss=self.fresh_loss(self.start),
+            looks_since_best=0,
+        )
+
+    def inner_loss(self, seed: int) -> InnerLoss:
+        """The loss of a student on the synthetic batch of its step."""
+
+        def loss(params: Mapping[str, Tensor], meta: Mapping[str, Tensor], step: int) -> Tensor:
+            synthetic = self.start.with_factors(meta)
+            batch = SyntheticBatches(synthetic, self.settings.inner_batch, seed)(step)
+            return sequence_loss(
+                self.student, params, batch.tokens, labels=batch.labels, mask=batch.mask
+            )
+
+        return loss
+
+    def step(self, state: DistillState) -> tuple[DistillState, Record]:
+        """One outer step: meta-gradients of some students, then an update of every block.
+
+        A student whose loss or gradient is not finite is begun anew, and its gradient is left out.
+        """
+        settings = self.settings
+        members, num_begun = list(state.members), state.num_begun
+        gradients: list[dict[str, Tensor]] = []
+        values: list[float] = []
+        restarted: list[str] = []
+        ages = []
+        for draw in range(settings.starts_per_step):
+            number = (state.step * settings.starts_per_step + draw) * self.num_ranks + self.rank
+            place = number % len(members)
+            member = members[place]
+            try:
+                value, gradient, member = self._window(member, state.synthetic, number)
+            except NonFiniteError as error:
+                restarted.append(str(error))
+                member = replace(member, age=settings.inner_steps)
+            else:
+                gradients.append(gradient)
+                values.append(value)
+                ages.append(member.age)
+            if member.age + settings.window > settings.inner_steps:
+                member = self._begin_member(num_begun * self.num_ranks + self.rank)
+                num_begun += 1
+            members[place] = member
+        state = replace(state, members=tuple(members), num_begun=num_begun, step=state.step + 1)
+        record: Record = {"step": state.step, "ages": ages}
+        if restarted:
+            record["restarted"] = restarted
+        if gradients:
+            mean = {
+                name: torch.stack([gradient[name] for gradient in gradients]).mean(0)
+                for name in gradients[0]
+            }
+            if self.average is not None:
+                mean = self.average(mean)
+            state = self._update(state, mean)
+            record["outer_loss"] = statistics.fmean(values)
+            record["gradient_norm"] = {name: float(block.norm()) for name, block in mean.items()}
+        if len(gradients) > 1:
+            record["agreement"] = _agreement(gradients)
+        return state, record
+
+    def look(self, state: DistillState) -> tuple[DistillState, Record]:
+        """Validate by fresh students, keep the best, and stop where nothing gets better."""
+        loss = self.fresh_loss(state.synthetic)
+        record: Record = {"step": state.step, "fresh_loss": loss}
+        if loss < state.best_loss:
+            state = replace(
+                state,
+                best=state.synthetic,
+                best_step=state.step,
+                best_loss=loss,
+                looks_since_best=0,
+            )
+        else:
+            state = replace(state, looks_since_best=state.looks_since_best + 1)
+        if state.looks_since_best >= self.settings.patience:
+            reason = (
+                f"fresh students' validation loss has not fallen below {state.best_loss:.4f} "
+                f"(outer step {state.best_step}) for {state.looks_since_best} looks"
+            )
+            state = replace(state, stopped=reason)
+            record["stopped"] = reason
+        return state, record
+
+    def alignment(self, state: DistillState, num_starts: int = 3) -> dict[str, float]:
+        """Mean cosine between the meta-gradients of different starts on one real batch, by block.
+
+        Near 0 the gradient is about each start alone and a step along it helps no other.
+        """
+        gradients = []
+        for member in state.members[:num_starts]:
+            try:
+                gradients.append(self._window(member, state.synthetic, state.step)[1])
+            except NonFiniteError:
+                continue
+        return _agreement(gradients)
+
+    def fresh_loss(self, synthetic: SyntheticSequences) -> float:
+        """Validation loss of fresh students trained on `synthetic`, mean over their seeds."""
+        losses = []
+        for index in range(self.settings.validation_seeds):
+            seed = _FRESH + index
+            batches = SyntheticBatches(synthetic, self.settings.inner_batch, seed)
+            trained = train(
+                self.student,
+                batches,
+                TrainSettings(
+                    lr=self.settings.inner_lr, max_steps=self.settings.inner_steps, seed=seed
+                ),
+                lambda params: validation_loss(self.student, params, self.validation_sequences),
+                device=synthetic.latent.device,
+            )
+            losses.append(trained.loss)
+        return statistics.fmean(losses)
+
+    def _begin_member(self, seed: int) -> Member:
+        generator = np.random.default_rng([self.settings.seed, _OMEGA, seed])
+        if self.omega is not None and generator.random() < self.settings.stored_starts:
+            params = self.omega.sample(generator)
+        else:
+            params = self.student.init(torch.Generator().manual_seed(self.settings.seed + seed))
+        device = self.start.latent.device
+        return Member({name: value.to(device) for name, value in params.items()}, None, 0, seed)
+
+    def _window(
+        self, member: Member, synthetic: SyntheticSequences, number: int
+    ) -> tuple[float, dict[str, Tensor], Member]:
+        """Outer loss and meta-gradients of one window, and the student after it."""
+        settings = self.settings
+        generator = np.random.default_rng([settings.seed, _REAL, number])
+        size = min(settings.outer_batch, len(self.train_sequences))
+        chosen = generator.choice(len(self.train_sequences), size, replace=False)
+        batch = real_batch(self.train_sequences, chosen, settings.length, generator)
+        result = metagradient(
+            self.inner_loss(member.seed),
+            meta_matching(self.student, batch.to(synthetic.latent.device)),
+            member.params,
+            synthetic.factors(),
+            steps=settings.window,
+            optimizer=self.optimizer,
+            adjoint=Stored(),
+            state=member.state,
+            first_step=member.age,
+        )
+        older = Member(
+            result.final_params, result.final_state, member.age + settings.window, member.seed
+        )
+        return float(result.value), result.meta_grads, older
+
+    def _update(self, state: DistillState, gradients: Mapping[str, Tensor]) -> DistillState:
+        """Adam on gradients of unit RMS, each block with its own step relative to its size."""
+        settings = self.settings
+        step_sizes = {
+            "latent": settings.lr_latent,
+            "labels": settings.lr_labels,
+            "decoder": settings.lr_decoder,
+        }
+        b1, b2, number = 0.9, 0.99, state.step
+        schedule = _schedule(number, settings.outer_steps)
+        first, second, blocks = {}, {}, {}
+        for name, block in state.synthetic.factors().items():
+            gradient = gradients[name]
+            gradient = gradient / (gradient.square().mean().sqrt() + 1e-30)
+            first[name] = b1 * state.first[name] + (1 - b1) * gradient
+            second[name] = b2 * state.second[name] + (1 - b2) * gradient.square()
+            size = self.start.factors()[name].square().mean().sqrt()
+            direction = first[name] / (1 - b1**number)
+            direction = direction / ((second[name] / (1 - b2**number)).sqrt() + 1e-8)
+            blocks[name] = block - step_sizes[name] * schedule * size * direction
+        synthetic = state.synthetic.with_factors(blocks)
+        return replace(state, synthetic=synthetic, first=first, second=second)
+
+
+def _schedule(step: int, steps: int, warm_up: int = 10, floor: float = 0.1) -> float:
+    """A linear warm-up, then a cosine from 1 to `floor`."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
+    return min(1.0, step / warm_up) * (floor + (1 - floor) * cosine)
+
+
+def _agreement(gradients: list[dict[str, Tensor]]) -> dict[str, float]:
+    """Mean pairwise cosine by block."""
+    if len(gradients) < 2:
+        return {}
+    return {
+        name: statistics.fmean(
+            float(
+                torch.nn.functional.cosine_similarity(a[name].flatten(), b[name].flatten(), dim=0)
+            )
+            for a, b in itertools.combinations(gradients, 2)
+        )
+        for name in gradients[0]
+    }

@@ -1,0 +1,214 @@
+"""Where latents and decoder begin: noise, real sequences, or a teacher's own predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from farzi.data.sequences import Sequences
+from farzi.errors import DataError
+from farzi.models import Params, Student
+from farzi.models.soft_head import embed
+from farzi.synthetic import SyntheticSequences
+
+__all__ = ["Rows", "choose_rows", "fit_latents", "random_start", "real_start", "teacher_start"]
+
+DECODER_RMS = 0.27  # a decoder of this size and latents of size 1 to 10 move at a common rate
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Real sequences that a start is built from.
+
+    Attributes:
+        tokens: int64 (S, L), right padded with 0.
+        following: int64 (S, L), the token after each position.
+        lengths: int64 (S,), positions that are real.
+    """
+
+    tokens: Tensor
+    following: Tensor
+    lengths: Tensor
+
+    @property
+    def mask(self) -> Tensor:
+        """Real positions, bool (S, L)."""
+        return torch.arange(self.tokens.shape[1]) < self.lengths[:, None]
+
+
+def choose_rows(
+    sequences: Sequences, num: int, length: int, generator: np.random.Generator, *, pack: bool
+) -> Rows:
+    """Draw `num` rows of up to `length` positions from training sequences.
+
+    Args:
+        sequences: training sequences only.
+        num: rows S.
+        length: positions L.
+        generator: draws them.
+        pack: join whole sequences until a row is full (sentences); else a row is the end of one
+            sequence, drawn among those that fill a row, or the longest where too few do.
+
+    Raises:
+        DataError: there are fewer than `num` sequences.
+    """
+    if len(sequences) < num and not pack:
+        raise DataError(
+            f"{num} synthetic sequences start from as many real ones, and there are "
+            f"{len(sequences)} training sequences; make fewer."
+        )
+    if pack:
+        order = generator.permutation(len(sequences))
+        rows, position = [], 0
+        for _ in range(num):
+            parts: list[np.ndarray] = []
+            while sum(map(len, parts)) < length + 1:
+                sentence = sequences[int(order[position % len(order)])]
+                parts.append(sentence if not parts else sentence[1:])
+                position += 1
+            rows.append(np.concatenate(parts)[: length + 1])
+    else:
+        by_length = np.argsort(-sequences.lengths, kind="stable")
+        num_full = int((sequences.lengths > length).sum())
+        among = by_length[: max(num, num_full)]
+        chosen = generator.permutation(among)[:num]
+        rows = [sequences[int(index)][-(length + 1) :] for index in chosen]
+    tokens, mask = Sequences.from_lists(rows).padded(np.arange(num), length + 1)
+    both = torch.from_numpy(tokens)
+    return Rows(both[:, :-1], both[:, 1:], torch.from_numpy(mask.sum(1) - 1))
+
+
+def random_start(
+    num: int, length: int, latent_dim: int, num_tokens: int, *, labels: bool, seed: int
+) -> SyntheticSequences:
+    """Gaussian noise: the published start."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (num, length, latent_dim)
+    latent = torch.randn(shape, generator=generator)
+    label_latent = torch.randn(shape, generator=generator) if labels else None
+    decoder = torch.randn(latent_dim, num_tokens, generator=generator) * DECODER_RMS
+    return SyntheticSequences(latent, decoder, label_latent)
+
+
+def real_start(
+    sequences: Sequences,
+    rows: Rows,
+    latent_dim: int,
+    num_tokens: int,
+    *,
+    labels: bool,
+    seed: int,
+    window: int = 5,
+) -> SyntheticSequences:
+    """Real sequences, as near as rank K comes to them.
+
+    The decoder holds the log of popularity and the leading factors of the damped co-occurrence
+    within `window` events; latents are fitted to the rows' tokens by cross-entropy.
+    """
+    pairs: list[np.ndarray] = []
+    tokens, ends = np.asarray(sequences.tokens, np.int64), sequences.offsets[1:]
+    owner = np.searchsorted(ends, np.arange(len(tokens)), side="right")
+    for gap in range(1, window + 1):
+        same = owner[:-gap] == owner[gap:]
+        pairs.append(np.stack([tokens[:-gap][same], tokens[gap:][same]]))
+    index = torch.from_numpy(np.concatenate(pairs, axis=1))
+    index = torch.cat([index, index.flip(0)], 1)
+    counts = torch.sparse_coo_tensor(
+        index, torch.ones(index.shape[1]), (num_tokens, num_tokens), is_coalesced=False
+    ).coalesce()
+    damped = torch.sparse_coo_tensor(
+        counts.indices(), counts.values().log1p(), counts.shape, is_coalesced=True
+    )
+    popularity = torch.bincount(torch.from_numpy(tokens), minlength=num_tokens).float().log1p()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        u, s, _ = torch.svd_lowrank(damped, q=min(latent_dim + 8, num_tokens), niter=4)
+    factors = (u * s.sqrt())[:, : latent_dim - 1].T
+    decoder = torch.cat([popularity[None], factors])
+    decoder = decoder / decoder.square().mean(1, keepdim=True).sqrt() * DECODER_RMS
+    latent = fit_latents(decoder, rows.tokens)
+    label_latent = fit_latents(decoder, rows.following) if labels else None
+    return SyntheticSequences(latent, decoder, label_latent, rows.lengths)
+
+
+@torch.no_grad()
+def teacher_start(
+    student: Student, params: Params, rows: Rows, latent_dim: int, *, labels: bool
+) -> SyntheticSequences:
+    """A teacher's own predictions along real rows: hidden states times its embedding table.
+
+    Exact where the rank is the teacher's width or more; below, the leading factors of its logits.
+    With labels the tokens are fitted to the real ones and the predictions become the labels.
+
+    Args:
+        student: the teacher's architecture.
+        params: its weights.
+        rows: real rows of training users.
+        latent_dim: rank K.
+        labels: whether labels are kept apart from tokens.
+    """
+    table = student.embedding(params)
+    hidden = student.hidden(params, embed(rows.tokens, table))
+    if latent_dim < student.width:
+        latent, decoder = _leading_factors(hidden, table, rows.mask, latent_dim)
+    else:
+        extra = latent_dim - student.width
+        latent = torch.nn.functional.pad(hidden, (0, extra))
+        decoder = torch.nn.functional.pad(table.T, (0, 0, 0, extra))
+    scale = DECODER_RMS / decoder.square().mean().sqrt()
+    latent, decoder = latent / scale, decoder * scale
+    if labels:
+        return SyntheticSequences(fit_latents(decoder, rows.tokens), decoder, latent, rows.lengths)
+    first = fit_latents(decoder, rows.tokens[:, :1])
+    return SyntheticSequences(torch.cat([first, latent[:, :-1]], 1), decoder, lengths=rows.lengths)
+
+
+def _leading_factors(
+    hidden: Tensor, table: Tensor, mask: Tensor, rank: int
+) -> tuple[Tensor, Tensor]:
+    """Rank-K factors of the logits, centred over tokens, as seen at the real positions.
+
+    With E = Q R, the logits H E^T = (H R^T) Q^T are as far apart as H R^T, so the directions
+    come from an SVD of W columns.
+    """
+    basis, triangle = torch.linalg.qr(table - table.mean(0))
+    seen = hidden @ triangle.T
+    directions = torch.linalg.svd(seen[mask], full_matrices=False).Vh[:rank]
+    return seen @ directions.T, directions @ basis.T
+
+
+def fit_latents(
+    decoder: Tensor, tokens: Tensor, *, steps: int = 150, lr: float = 0.3, decay: float = 1e-4
+) -> Tensor:
+    """Latents whose soft tokens are as near to `tokens` as the decoder lets them be.
+
+    Minimises the cross-entropy plus `decay` times the squared norm, each position by itself.
+
+    Args:
+        decoder: M (K, V).
+        tokens: int64 (S, L).
+        steps: of Adam.
+        lr: its step size.
+        decay: keeps latents finite where a token can be had exactly.
+
+    Returns:
+        Z (S, L, K).
+
+    Cost:
+        steps times three products (S L, K) x (K, V), over distinct tokens only.
+    """
+    distinct, place = torch.unique(tokens, return_inverse=True)
+    with torch.enable_grad():
+        latent = torch.zeros(len(distinct), decoder.shape[0], requires_grad=True)
+        optimizer = torch.optim.Adam([latent], lr)
+        for _ in range(steps):
+            logits = latent @ decoder
+            own = logits.gather(1, distinct[:, None])[:, 0]
+            loss = (logits.logsumexp(-1) - own).sum() + decay * latent.square().sum()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return latent.detach()[place]

@@ -1,0 +1,146 @@
+"""How a distillation is run: every choice, with its default."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from farzi.errors import SettingsError
+
+__all__ = ["DistillSettings", "Start"]
+
+Start = Literal["teacher", "real", "random"]
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """Settings of one distillation; step sizes of the outer loop are relative to each block's RMS.
+
+    Args:
+        num_sequences: synthetic sequences S.
+        length: their length, which is the students' context length, L.
+        latent_dim: rank K.
+        labels: learn soft labels too; False is the published format.
+        temperature: tau of the soft tokens.
+        start: where latents and decoder begin.
+        student: name of the student.
+        width: its width W.
+        num_layers: its blocks.
+        num_heads: its attention heads.
+        dropout: of students trained on real data: the teachers.
+        num_teachers: training runs on real data; the best one starts the latents.
+        teacher_lr: their step size.
+        teacher_batch: real sequences a teacher's step.
+        teacher_epochs: their cap; they stop on validation.
+        outer_steps: steps of the outer loop; 0 keeps the start as it is.
+        outer_batch: real sequences an outer loss reads.
+        lr_latent: outer step size of the latents.
+        lr_labels: outer step size of the label latents.
+        lr_decoder: outer step size of the decoder.
+        inner_steps: horizon T: a student is trained for so many steps, then begun anew.
+        window: inner steps that one meta-gradient goes through.
+        inner_lr: the students' step size.
+        inner_batch: synthetic sequences an inner step.
+        eps_root: inside Adam's root in the inner loop; makes the meta-gradient smooth.
+        num_students: students kept at staggered ages.
+        starts_per_step: students whose meta-gradients one outer step averages.
+        stored_starts: share of students begun from a teacher's early weights, not from fresh ones.
+        validate_every: outer steps between looks by fresh students.
+        validation_seeds: fresh students a look.
+        validation_size: validation sequences a look reads, at most.
+        patience: looks without improvement after which it stops.
+        seed: of everything drawn.
+    """
+
+    num_sequences: int = 50
+    length: int = 50
+    latent_dim: int = 16
+    labels: bool = True
+    temperature: float = 1.0
+    start: Start = "teacher"
+    student: str = "sasrec"
+    width: int = 32
+    num_layers: int = 1
+    num_heads: int = 1
+    dropout: float = 0.2
+    num_teachers: int = 2
+    teacher_lr: float = 0.01
+    teacher_batch: int = 64
+    teacher_epochs: int = 60
+    outer_steps: int = 200
+    outer_batch: int = 64
+    lr_latent: float = 0.005
+    lr_labels: float = 0.005
+    lr_decoder: float = 0.001
+    inner_steps: int = 150
+    window: int = 25
+    inner_lr: float = 0.02
+    inner_batch: int = 10
+    eps_root: float = 1e-5
+    num_students: int = 6
+    starts_per_step: int = 1
+    stored_starts: float = 0.0
+    validate_every: int = 25
+    validation_seeds: int = 2
+    validation_size: int = 512
+    patience: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"`{name}` must be > 0, got {getattr(self, name)}.")
+        for name in ("outer_steps", "lr_latent", "lr_labels", "lr_decoder", "eps_root", "seed"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"`{name}` must be >= 0, got {getattr(self, name)}.")
+        for name in ("dropout", "stored_starts"):
+            if not 0 <= getattr(self, name) < 1 and getattr(self, name) != 1.0:
+                raise SettingsError(f"`{name}` must be in [0, 1], got {getattr(self, name)}.")
+        if self.start not in get_args(Start):
+            raise SettingsError(
+                f"`start` must be one of {', '.join(get_args(Start))}, got {self.start!r}."
+            )
+        if self.window > self.inner_steps:
+            raise SettingsError(
+                f"`window` must be at most `inner_steps` = {self.inner_steps}, got {self.window}."
+            )
+        if self.starts_per_step > self.num_students:
+            raise SettingsError(
+                f"`starts_per_step` must be at most `num_students` = {self.num_students}, "
+                f"got {self.starts_per_step}."
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every setting by name."""
+        return asdict(self)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of all settings."""
+        return tuple(field.name for field in fields(cls))
+
+
+_POSITIVE = (
+    "num_sequences",
+    "length",
+    "latent_dim",
+    "temperature",
+    "width",
+    "num_layers",
+    "num_heads",
+    "num_teachers",
+    "teacher_lr",
+    "teacher_batch",
+    "teacher_epochs",
+    "outer_batch",
+    "inner_steps",
+    "window",
+    "inner_lr",
+    "inner_batch",
+    "num_students",
+    "starts_per_step",
+    "validate_every",
+    "validation_seeds",
+    "validation_size",
+    "patience",
+)
