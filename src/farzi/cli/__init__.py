@@ -14,10 +14,10 @@ with 2, every other error with 1. `_common.error_boundary` turns each into one l
 from __future__ import annotations
 
 import importlib
-import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from inspect import getdoc  # `farzi.cli.inspect` is a command
 from typing import Any
 
 import cyclopts
@@ -91,5 +91,5 @@ def _stand_in() -> None:
 
 def _example(function: Callable[..., Any]) -> str:
     """Return the `Example:` section that ends the function's docstring."""
-    _, found, example = (inspect.getdoc(function) or "").partition("\nExample:\n")
+    _, found, example = (getdoc(function) or "").partition("\nExample:\n")
     return "Example:\n" + textwrap.indent(textwrap.dedent(example).rstrip(), "  ") if found else ""
