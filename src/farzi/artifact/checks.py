@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from farzi.artifact.layout import MAX_DEPTH, Json
 from farzi.errors import ArtifactError
 
-__all__ = ["check_json", "check_keys", "check_text", "check_type", "short"]
+__all__ = ["check_json", "check_keys", "check_text", "check_type", "printable", "short"]
 
 
 def check_keys(name: str, value: Json, expected: Mapping[str, type | tuple[type, ...]]) -> None:
@@ -68,9 +68,12 @@ def _leaves(path: str, value: Json, depth: int) -> Iterator[tuple[str, Json]]:
         yield path, value
 
 
+def printable(text: str) -> str:
+    """Return text with control characters escaped: a terminal obeys some of them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def short(text: str) -> str:
-    """Return untrusted text on one short line, control characters escaped."""
-    line = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:120]
-    )
+    """Return untrusted text on one short line."""
+    line = printable(text[:120])
     return line if len(text) <= 120 else line + "..."

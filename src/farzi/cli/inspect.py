@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from farzi.artifact import Artifact, read_artifact
+from farzi.artifact.checks import printable
 from farzi.cli._common import DEFAULT_OUTPUT, Output
 
 __all__ = ["inspect"]
@@ -132,7 +133,7 @@ def _render(payload: Mapping[str, Any]) -> str:
                 f"{original} {probability:.2f}" for original, probability in likeliest
             )
             lines.append(f"  {place:3}  {shown}")
-    return "\n".join(lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _inline(value: Any) -> str:

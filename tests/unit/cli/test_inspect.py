@@ -57,6 +57,17 @@ def test_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "0  B0001 0.83" in printed
 
 
+def test_an_artifact_cannot_command_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vocabulary = [f"\x1b[2J\n{letter}" for letter in "abcde"]
+    folder = write_artifact(toy_artifact(vocabulary=vocabulary), tmp_path / "a")
+    cli.main(["inspect", str(folder)])
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed
+    assert "\\x1b[2J\\na" in printed
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
