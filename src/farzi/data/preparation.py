@@ -151,6 +151,8 @@ def _prepare_log(
     data_root: str | os.PathLike[str] | None,
     report: Progress,
 ) -> PreparedData:
+    if settings.vocabulary_size is not None:
+        raise SettingsError(f"--vocabulary-size is for texts, and {_label(found)} is an event log.")
     with _workspace() as (backend, folder):
         report(0, 3, "reading")
         log = _read_log(backend.con, found, settings.columns, data_root)
@@ -168,14 +170,14 @@ def _prepare_log(
     report(2, 3, "splitting")
     if len(users) < 3:
         raise DataError(
-            f"{log.name}: a split into three needs at least 3 users, got {len(users)} with "
+            f"{_label(found)}: a split into three needs at least 3 users, got {len(users)} with "
             f"{max(min_length, settings.k_core)} or more events."
         )
     members, parts = _split_users(users, sequences, settings)
     train, validation, test = parts
     for part, sequences_of_part in zip(("train", "validation", "test"), parts, strict=True):
         if len(sequences_of_part) == 0:
-            raise DataError(f"{log.name}: no user has enough events for the {part} part.")
+            raise DataError(f"{_label(found)}: no user has enough events for the {part} part.")
     seen_items: SeenItems = log.seen_items or ("keep" if _repeats_items(train) else "leave-out")
     data = PreparedData(
         task="recommend",
@@ -370,12 +372,12 @@ def _read_text(
     if isinstance(found, Path):
         members = [(number, [line]) for number, line in enumerate(text.read_lines(found))]
         fingerprint = tables.hash_content([found])
-        return _split_text(_stem(found), members, "lines", fingerprint, split_seed)
+        return _split_text(found, members, "lines", fingerprint, split_seed)
     if found.embedded:
         documents = stdlib.read_documents()
         members_by_name = [(name, text.split_sentences(body)) for name, body in sorted(documents)]
         fingerprint = stdlib.hash_records(documents)
-        return _split_text(found.name, members_by_name, "documents", fingerprint, split_seed)
+        return _split_text(found, members_by_name, "documents", fingerprint, split_seed)
     copy, paths = find(found, data_root)
     lines = [text.read_lines(path) for path in paths]
     train, validation, test = ([text.tokenise(row, "blanks") for row in rows] for rows in lines)
@@ -392,7 +394,7 @@ def _read_text(
 
 
 def _split_text(
-    name: str,
+    found: Source | Path,
     members: Any,
     kind: Literal["lines", "documents"],
     fingerprint: str,
@@ -402,14 +404,14 @@ def _split_text(
     try:
         places = splits.three_ways(len(members), split_seed, what=kind)
     except DataError as error:
-        raise DataError(f"{name}: {error}") from None
+        raise DataError(f"{_label(found)}: {error}") from None
 
     def sentences(part: Any) -> list[list[str]]:
         rows = (text.tokenise(line, "words") for place in part for line in members[place][1])
         return [row for row in rows if row]
 
     return _Text(
-        name=name,
+        name=_stem(found) if isinstance(found, Path) else found.name,
         fingerprint=fingerprint,
         split_kind=kind,
         tokens="words",
@@ -430,16 +432,20 @@ def _check(settings: _Settings, task: Task | None) -> None:
     }
     for name, (value, allowed) in choices.items():
         if value not in allowed:
-            listed = ", ".join(repr(choice) for choice in allowed)
+            listed = ", ".join(repr(choice) for choice in allowed if choice is not None)
             raise ValueError(f"`{name}` must be one of {listed}, got {value!r}.")
-    if settings.k_core < 0:
+    if not _is_count(settings.k_core, 0):
         raise ValueError(f"`k_core` must be an int >= 0, got {settings.k_core}.")
-    if settings.min_length is not None and settings.min_length < _MIN_LENGTH:
+    if settings.min_length is not None and not _is_count(settings.min_length, _MIN_LENGTH):
         raise ValueError(f"`min_length` must be an int >= 2, got {settings.min_length}.")
     size = settings.vocabulary_size
-    if size is not None and size != 0 and size < 3:
+    if size not in {None, 0} and not _is_count(size, 3):
         raise ValueError(f"`vocabulary_size` must be 0 or an int >= 3, got {size}.")
     splits.check_seed(settings.split_seed)
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _refuse_log_settings(found: Source | Path, settings: _Settings) -> None:
@@ -455,8 +461,7 @@ def _refuse_log_settings(found: Source | Path, settings: _Settings) -> None:
     }
     for flag, is_given in given.items():
         if is_given:
-            name = found.name
-            raise SettingsError(f"{flag} is for event logs, and {name} is a text.")
+            raise SettingsError(f"{flag} is for event logs, and {_label(found)} is a text.")
 
 
 def _task_of(found: Source | Path, task: Task | None) -> Task:
@@ -481,6 +486,11 @@ def _load_prepared(folder: Path, settings: _Settings, task: Task | None) -> Prep
     if settings.split == "leave-last-out" and data.split_kind != "leave-last-out":
         raise SettingsError(f"--split leave-last-out: {folder} was prepared by {data.split_kind}.")
     return data
+
+
+def _label(found: Source | Path) -> str:
+    """What an error calls the source."""
+    return str(found) if isinstance(found, Path) else found.name
 
 
 def _stem(path: Path) -> str:

@@ -50,8 +50,10 @@ class Sequences:
         problem = _problem(self.tokens, self.offsets)
         if problem:
             raise ValueError(problem)
-        for array in (self.tokens, self.offsets):
-            array.flags.writeable = False
+        for name in ("tokens", "offsets"):
+            view = getattr(self, name).view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
 
     @classmethod
     def from_lists(cls, lists: Iterable[Sequence[int] | NDArray[np.int32]]) -> Sequences:
@@ -104,6 +106,11 @@ class Sequences:
         _check_length(length)
         ends = self.offsets[1:]
         return self._cut(np.maximum(self.offsets[:-1], ends - length), ends)
+
+    def without_last(self, count: int) -> Sequences:
+        """Each sequence without its last `count` tokens."""
+        starts = self.offsets[:-1]
+        return self._cut(starts, np.maximum(starts, self.offsets[1:] - count))
 
     def padded(
         self, indices: ArrayLike, length: int

@@ -68,7 +68,7 @@ def three_ways(count: int, seed: int, *, what: str) -> ThreeWays:
 
 def check_seed(seed: int) -> None:
     """Refuse a seed that `RandomState` does not take."""
-    if not 0 <= seed < 2**32:
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ValueError(f"`split_seed` must be an int from 0 to {2**32 - 1}, got {seed}.")
 
 
@@ -85,7 +85,10 @@ def leave_last_out(sequences: Sequences) -> tuple[Sequences, Sequences, Sequence
         >>> [[row.tolist() for row in part] for part in parts]
         [[[1, 2]], [[1, 2, 3]], [[1, 2, 3, 4], [5, 6]]]
     """
-    train, validation, test = (_drop_tail(sequences, count) for count in (2, 1, 0))
+    train, validation, test = (
+        sequences.take(np.flatnonzero(sequences.lengths >= count + 2)).without_last(count)
+        for count in (2, 1, 0)
+    )
     return train, validation, test
 
 
@@ -101,8 +104,3 @@ def hash_ids(ids: Iterable[int | str]) -> str:
     for original in sorted(ids):
         digest.update(json.dumps(original).encode() + b"\n")
     return f"sha256:{digest.hexdigest()}"
-
-
-def _drop_tail(sequences: Sequences, count: int) -> Sequences:
-    rows = (row[: len(row) - count] for row in sequences if len(row) >= count + 2)
-    return Sequences.from_lists(rows)

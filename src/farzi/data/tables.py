@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import gzip
 import hashlib
 import json
@@ -89,8 +90,8 @@ def layout_of(path: Path, columns: Columns) -> Layout:
         delimiter = max([delimiter, "\t", ",", ";", "|", " "], key=first.count)
     quote = "" if suffix == ".inter" else '"'
     given = [name for name in (columns.user, columns.item, columns.time) if name is not None]
-    if given and all(name.isdecimal() or name == ROW_ORDER for name in given):
-        width = len(_fields(first, delimiter, quote))
+    if any(map(str.isdecimal, given)) and all(n.isdecimal() or n == ROW_ORDER for n in given):
+        width = len(_fields(path, first, delimiter, quote))
         return Layout("delimited", delimiter, quote, tuple(str(i + 1) for i in range(width)))
     return Layout("delimited", delimiter, quote)
 
@@ -116,10 +117,10 @@ def read_events(connection: Any, path: Path, layout: Layout, columns: Columns) -
     if path.stat().st_size == 0:
         raise DataError(f"{path}: the file is empty.")
     names = _column_names(connection, path, layout)
-    chosen = _choose(path, names, columns)
+    chosen = _choose(path, layout, names, columns)
     connection.execute("SET TimeZone = 'UTC'")
     _load_text(connection, path, layout, names, chosen)
-    _give_types(connection, path, layout, chosen)
+    _give_types(connection, path, layout, names, chosen)
 
 
 def hash_content(paths: Sequence[Path]) -> str:
@@ -181,31 +182,25 @@ def _column_names(connection: Any, path: Path, layout: Layout) -> tuple[str, ...
     if layout.kind == "parquet":
         return tuple(_parquet_names(connection, path))
     first = _first_line(path)
-    if layout.kind == "jsonl":
-        try:
-            record = json.loads(first)
-        except ValueError:
-            raise DataError(f"{path}, line 1: not a JSON object.") from None
-        if not isinstance(record, dict):
-            raise DataError(f"{path}, line 1: not a JSON object.")
-        return tuple(record)
-    names = tuple(_fields(first, layout.delimiter, layout.quote))
-    if len(set(names)) != len(names):
-        raise DataError(f"{path}, line 1: a column name stands twice in the header.")
-    return names
+    if layout.kind == "delimited":
+        return tuple(name.strip() for name in _fields(path, first, layout.delimiter, layout.quote))
+    record = _json_object(first)
+    if record is None:
+        raise DataError(f"{path}, line 1: not a JSON object.")
+    return tuple(record)
 
 
 def _parquet_names(connection: Any, path: Path) -> list[str]:
     import duckdb
 
     try:
-        query = f"DESCRIBE SELECT * FROM read_parquet({_literal(str(path))})"
+        query = f"DESCRIBE SELECT * FROM read_parquet({_file(path)})"
         return [row[0] for row in connection.execute(query).fetchall()]
     except duckdb.Error:
         raise DataError(f"{path}: not a Parquet file.") from None
 
 
-def _choose(path: Path, names: tuple[str, ...], columns: Columns) -> dict[str, str]:
+def _choose(path: Path, layout: Layout, names: tuple[str, ...], columns: Columns) -> dict[str, str]:
     """Which column of the file is the user, the item and the time."""
     plain = {name.split(":")[0]: name for name in reversed(names)}  # RecBole: `user_id:token`
     plain.update({name: name for name in names})
@@ -214,17 +209,26 @@ def _choose(path: Path, names: tuple[str, ...], columns: Columns) -> dict[str, s
         asked = getattr(columns, role)
         if asked in plain or (asked == ROW_ORDER and role == "time"):
             chosen[role] = plain.get(asked, ROW_ORDER)
-            continue
-        found = [plain[name] for name in usual if name in plain]
-        if asked is None and found:
+        elif asked is None and (found := [plain[name] for name in usual if name in plain]):
             chosen[role] = found[0]
-            continue
-        missing = f"no column {asked!r}" if asked is not None else f"no {role} column"
-        hint = f"name it with --{role}-col"
-        if role == "time" and asked is None:
-            hint += f" (--time-col {ROW_ORDER}: the rows are in time order)"
-        raise DataError(f"{path}: {missing} among {_shorten(', '.join(names))}; {hint}.")
+        else:
+            missing = f"no column {asked!r}" if asked is not None else f"no {role} column"
+            hint = _hint(role, layout, asked)
+            raise DataError(f"{path}: {missing} among {_shorten(', '.join(names))}; {hint}.")
+        if names.count(chosen[role]) > 1:
+            raise DataError(f"{path}: there are several columns {chosen[role]!r}.")
     return chosen
+
+
+def _hint(role: str, layout: Layout, asked: str | None) -> str:
+    """What to do about a column that is not there."""
+    hints = []
+    if layout.kind == "delimited" and not layout.names:
+        hints.append("by number where the file has no header line")
+    if role == "time" and asked is None:
+        hints.append(f"`{ROW_ORDER}` where the rows are in time order")
+    aside = f" ({'; '.join(hints)})" if hints else ""
+    return f"name it with --{role}-col{aside}"
 
 
 # ----------------------------------------------------------------------------------- the reading
@@ -240,23 +244,25 @@ def _load_text(
     """Read the chosen columns as text into the table `raw`, each row with its number."""
     import duckdb
 
-    columns = {role: _quoted(name) for role, name in chosen.items()}
-    if chosen["time"] == ROW_ORDER and ROW_ORDER not in names:
+    inside = names if layout.kind != "delimited" else _numbered(names)
+    outside = dict(zip(names, inside, strict=True))
+    columns = {role: _quoted(outside.get(name, name)) for role, name in chosen.items()}
+    if _in_row_order(chosen, names):
         columns["time"] = "NULL"
     fields = ", ".join(f"CAST({column} AS VARCHAR) AS {role}" for role, column in columns.items())
-    select = f"SELECT row_number() OVER () - 1 AS row, {fields} FROM {_scan(path, layout, names)}"
+    select = f"SELECT row_number() OVER () - 1 AS row, {fields} FROM {_scan(path, layout, inside)}"
     try:
         connection.execute(f"CREATE TEMP TABLE raw AS {select}")
     except duckdb.Error as error:
-        raise DataError(_explain(path, str(error))) from None
+        raise DataError(_explain(path, layout, str(error))) from None
     if layout.kind == "delimited":
-        _raise_rejected(connection, path)
+        _raise_rejected(connection, path, dict(zip(inside, names, strict=True)))
     if connection.execute("SELECT count(*) FROM raw").fetchone()[0] == 0:
         raise DataError(f"{path}: the file holds no events.")
 
 
 def _scan(path: Path, layout: Layout, names: tuple[str, ...]) -> str:
-    file = _literal(str(path))
+    file = _file(path)
     if layout.kind == "parquet":
         return f"read_parquet({file})"
     columns = "{" + ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in names) + "}"
@@ -268,38 +274,48 @@ def _scan(path: Path, layout: Layout, names: tuple[str, ...]) -> str:
         )
     quote = _literal(layout.quote)
     return (
-        f"read_csv({file}, auto_detect=false, store_rejects=true, columns={columns}, "
+        f"read_csv({file}, auto_detect=false, store_rejects=true, rejects_limit=1000, "
+        f"columns={columns}, "
         f"header={not layout.names}, delim={_literal(layout.delimiter)}, quote={quote}, "
         f"escape={quote}, compression='{packing}')"
     )
 
 
-def _raise_rejected(connection: Any, path: Path) -> None:
-    worst = connection.execute(
+def _raise_rejected(connection: Any, path: Path, outside: Mapping[str, str]) -> None:
+    first = connection.execute(
         "SELECT line, column_name, error_type, error_message FROM reject_errors ORDER BY line"
     ).fetchone()
-    if worst is None:
+    if first is None:
         return
-    line, column, kind, message = worst
+    line, column, kind, message = first
     if kind in {"MISSING COLUMNS", "TOO MANY COLUMNS"}:
         expected, found = re.findall(r"\d+", message)
         raise DataError(f"{path}, line {line}: {found} fields where {expected} are expected.")
-    where = f", column {column!r}" if column else ""
-    raise DataError(f"{path}, line {line}{where}: {_shorten(message)}")
+    where = f", column {outside[column]!r}" if column else ""
+    problem = "not UTF-8 text." if kind == "INVALID ENCODING" else _shorten(message)
+    raise DataError(f"{path}, line {line}{where}: {problem}")
 
 
-def _explain(path: Path, message: str) -> str:
+def _explain(path: Path, layout: Layout, message: str) -> str:
     """One line that says what DuckDB could not read."""
-    if found := re.search(r"in line (\d+)", message):
-        return f"{path}, line {found[1]}: not a JSON object."
+    if layout.kind == "jsonl" and (number := _broken_object(path)):
+        return f"{path}, line {number}: not a JSON object."
+    if "state machine" in message:
+        return f"{path}: cannot be read (mixed line ends, or a quote that is not closed)."
     reason = message.split(": ", 1)[-1].split("\n")[0]
-    return f"{path}: cannot be read ({_shorten(reason)})"
+    return f"{path}: cannot be read ({_shorten(reason)})."
 
 
 # ------------------------------------------------------------------------------ checks and types
 
 
-def _give_types(connection: Any, path: Path, layout: Layout, chosen: Mapping[str, str]) -> None:
+def _give_types(
+    connection: Any,
+    path: Path,
+    layout: Layout,
+    names: tuple[str, ...],
+    chosen: Mapping[str, str],
+) -> None:
     """Check every value of `raw` and define `events`, the same rows with types."""
 
     def refuse(role: str, condition: str, problem: str) -> None:
@@ -311,9 +327,7 @@ def _give_types(connection: Any, path: Path, layout: Layout, chosen: Mapping[str
             value = problem.format(_shorten(repr(bad[1])))
             raise DataError(f"{place}, column {chosen[role]!r}: {value}.")
 
-    in_rows = connection.execute("SELECT bool_and(time IS NULL) FROM raw").fetchone()[0] and (
-        chosen["time"] == ROW_ORDER
-    )
+    in_rows = _in_row_order(chosen, names)
     for role in ("user", "item") if in_rows else ("user", "item", "time"):
         refuse(role, f'"{role}" IS NULL OR "{role}" = \'\'', "the value is missing")
     if in_rows:
@@ -363,6 +377,23 @@ def _place(path: Path, layout: Layout, row: int) -> str:
         return f"{path}, line {next(filled)}"
 
 
+def _broken_object(path: Path) -> int | None:
+    """The first line that holds anything but a JSON object; DuckDB counts some wrongly."""
+    with open_binary(path) as stream:
+        for number, line in enumerate(stream, 1):
+            if line.strip() and _json_object(line) is None:
+                return number
+    return None
+
+
+def _json_object(line: str | bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
 def _first_line(path: Path) -> str:
     with open_binary(path) as stream:
         for line in stream:
@@ -374,10 +405,22 @@ def _first_line(path: Path) -> str:
     raise DataError(f"{path}: the file is empty.")
 
 
-def _fields(line: str, delimiter: str, quote: str) -> list[str]:
+def _fields(path: Path, line: str, delimiter: str, quote: str) -> list[str]:
     if len(delimiter) > 1 or not quote:
         return line.split(delimiter)
-    return next(csv.reader([line], delimiter=delimiter, quotechar=quote))
+    try:
+        return next(csv.reader([line], delimiter=delimiter, quotechar=quote))
+    except csv.Error:
+        raise DataError(f"{path}, line 1: not a line of a table.") from None
+
+
+def _numbered(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names that DuckDB takes as they are, where the file's are empty or differ in case only."""
+    return tuple(f"c{i}" for i in range(len(names)))
+
+
+def _in_row_order(chosen: Mapping[str, str], names: tuple[str, ...]) -> bool:
+    return chosen["time"] == ROW_ORDER and ROW_ORDER not in names
 
 
 def _is_gzip(path: Path) -> bool:
@@ -386,6 +429,11 @@ def _is_gzip(path: Path) -> bool:
             return stream.read(2) == b"\x1f\x8b"
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file.") from None
+
+
+def _file(path: Path) -> str:
+    """The path as DuckDB must be told it: a name with `*` is a name, not a pattern."""
+    return _literal(glob.escape(str(path)))
 
 
 def _literal(text: str) -> str:
