@@ -5,7 +5,7 @@
 #   make check     what CI runs: format, lint, types, import contracts, tests
 #   make slow      the tests marked slow, the gradient ladder at its full length among them
 #   make bench     the benchmarks, written to benchmarks/results/
-#   make docs      the tables of README.md and docs/, regenerated from experiments/results/
+#   make docs      the tables and trees of README.md, ARCHITECTURE.md and docs/
 
 PYTHON ?= python3
 VENV := .venv
@@ -54,8 +54,8 @@ check: $(STAMP)
 	@$(BIN)/mypy src
 	@echo "[check] import contracts"
 	@$(BIN)/lint-imports --no-logo
-	@echo "[check] tables"
-	@$(BIN)/python scripts/readme_tables.py --check
+	@echo "[check] generated documentation"
+	@$(BIN)/python scripts/render_docs.py --check
 	@echo "[check] tests and docstrings"
 	@$(PYTEST) --numprocesses $(WORKERS)
 
@@ -70,7 +70,7 @@ bench: $(STAMP)
 	@for file in benchmarks/bench_*.py; do echo "[bench] $$file"; $(BIN)/python $$file || exit 1; done
 
 docs: $(STAMP)
-	@$(BIN)/python scripts/readme_tables.py
+	@$(BIN)/python scripts/render_docs.py
 
 clean:
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
