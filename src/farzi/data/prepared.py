@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from farzi.data.files import sibling
 from farzi.data.sequences import Sequences
 from farzi.data.sources import SeenItems, Task
 from farzi.data.splits import SplitKind
 from farzi.data.vocabulary import Vocabulary
 from farzi.errors import DataError
 
-__all__ = ["PreparedData"]
+__all__ = ["PreparedData", "check_writable"]
 
 FORMAT = 1
 _PARTS = ("train", "validation", "test")
@@ -68,6 +68,11 @@ class PreparedData:
     train_users_hash: str
     protocol: dict[str, str | int | float | bool | None]
 
+    @property
+    def parts(self) -> dict[str, Sequences]:
+        """The three parts by name."""
+        return {part: getattr(self, part) for part in _PARTS}
+
     def protocol_line(self, context_length: int | None = None) -> str:
         """How a result on these data came about, in one line to print beside it.
 
@@ -111,13 +116,13 @@ class PreparedData:
             DataError: the folder exists, and `overwrite` is False or it holds something else.
         """
         folder = Path(path)
-        _check_free(folder, overwrite=overwrite)
+        check_writable(folder, overwrite=overwrite)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        draft = sibling(folder)
         try:
-            draft.chmod(0o755)
-            for part in _PARTS:
-                getattr(self, part).save(draft / part)
+            draft.mkdir()
+            for part, sequences in self.parts.items():
+                sequences.save(draft / part)
             self.vocabulary.save(draft / _VOCABULARY)
             record = json.dumps(self._record(), indent=2, sort_keys=True)
             (draft / _RECORD).write_text(record + "\n", encoding="utf-8")
@@ -185,7 +190,12 @@ def _check_tokens(file: str, sequences: Sequences, size: int) -> None:
         raise DataError(f"{file}: a token is outside the vocabulary of {size:,}.")
 
 
-def _check_free(folder: Path, *, overwrite: bool) -> None:
+def check_writable(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that `PreparedData.save` may not write.
+
+    Raises:
+        DataError: it exists, and `overwrite` is False or it holds something else.
+    """
     if not folder.exists():
         return
     if not overwrite:
@@ -196,6 +206,6 @@ def _check_free(folder: Path, *, overwrite: bool) -> None:
 
 def _remove(folder: Path) -> None:
     """Remove a folder, out of the way first, so that no half of it is ever in its place."""
-    old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-    folder.rename(old / folder.name)
+    old = sibling(folder)
+    folder.rename(old)
     shutil.rmtree(old)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from farzi.data.files import replacing
 from farzi.errors import DataError
 
 if TYPE_CHECKING:
@@ -203,14 +203,8 @@ def _files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
 
 
 def _write(file: Path, array: NDArray[Any]) -> None:
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            np.save(stream, array, allow_pickle=False)
-        Path(name).replace(file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(file) as draft, draft.open("wb") as stream:
+        np.save(stream, array, allow_pickle=False)
 
 
 def _one_line(error: BaseException) -> str:

@@ -48,9 +48,8 @@ class Source:
         size: a sensible number of synthetic sequences and their length.
         context_length: how many of the last events or words a model sees.
         copies: the forms in which it may lie in a data root; none: it is embedded in Python.
-        seen_items: whether an item that the user has already had may be recommended again.
+        seen_items: whether what a user has already had stays in the ranking.
         min_length: users with fewer events are left out.
-        published: users, items and events, or training lines, vocabulary and words, as published.
     """
 
     name: str
@@ -94,6 +93,7 @@ _KNOWN = (
         citation="the running Python",
         size="50x50",
         context_length=50,
+        seen_items="keep",
     ),
     Source(
         name="ml-100k",
@@ -180,6 +180,7 @@ _KNOWN = (
         citation="Marcus et al. 1993; Mikolov et al. 2010",
         size="50x50",
         context_length=50,
+        seen_items="keep",
         copies=(
             Copy(
                 ("ptb.train.txt", "ptb.valid.txt", "ptb.test.txt"),

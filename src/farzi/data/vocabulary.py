@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from farzi.data.files import replacing
 from farzi.errors import DataError
 
 if TYPE_CHECKING:
@@ -90,17 +90,11 @@ class Vocabulary:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON list, or a Parquet table (`token`, `id`) where PATH ends in `.parquet`."""
         file = Path(path)
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        os.close(handle)
-        try:
+        with replacing(file) as draft:
             if file.suffix == ".parquet":
-                _write_parquet(name, self.ids)
+                _write_parquet(draft, self.ids)
             else:
-                Path(name).write_text(json.dumps(list(self.ids)) + "\n", encoding="utf-8")
-            Path(name).replace(file)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+                draft.write_text(json.dumps(list(self.ids)) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
@@ -122,7 +116,7 @@ class Vocabulary:
             raise DataError(f"{file}: cannot be read ({' '.join(str(error).split())}).") from None
 
 
-def _write_parquet(path: str, ids: Sequence[int | str]) -> None:
+def _write_parquet(path: Path, ids: Sequence[int | str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
