@@ -30,9 +30,9 @@ install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || { echo "[install] virtual environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "[install] torch"
-	@$(PIP) install --quiet --constraint constraints.txt torch==2.13.0
+	@$(PIP) install -qq --constraint constraints.txt torch==2.13.0
 	@echo "[install] farzi, its dependencies and the developer tools"
-	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(PIP) install -qq --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(STAMP)
