@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["distil", "ml-100k"])  # says on stderr: did you mean "distill"?
         2
     """
-    tokens = list(sys.argv[1:] if argv is None else argv)
+    tokens = _name_json_file(list(sys.argv[1:] if argv is None else argv))
     with _common.error_boundary(traceback="--traceback" in tokens) as outcome:
         app = _build_app(tokens)
         command, arguments, _ = app.parse_args(
@@ -83,6 +83,20 @@ def _build_app(tokens: Sequence[str]) -> cyclopts.App:
         else:
             app.command(_stand_in, name=name, sort_key=position, help=summary)
     return app
+
+
+def _name_json_file(tokens: list[str]) -> list[str]:
+    """Read `--json FILE` as the file to write, where FILE is named as one.
+
+    Example:
+        >>> from farzi.cli import _name_json_file
+        >>> _name_json_file(["compare", "--json", "out.json", "--seeds", "3"])
+        ['compare', '--json-file', 'out.json', '--seeds', '3']
+    """
+    for place, (flag, value) in enumerate(itertools.pairwise(tokens)):
+        if flag == "--json" and value.endswith(".json"):
+            return [*tokens[:place], "--json-file", *tokens[place + 1 :]]
+    return tokens
 
 
 def _stand_in() -> None:

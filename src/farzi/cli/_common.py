@@ -17,6 +17,7 @@ import time
 import traceback as traceback_module
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import cyclopts
@@ -77,13 +78,16 @@ class Output:
     """Where a command's words go: results to stdout, everything else to stderr.
 
     Args:
-        json: print one JSON object instead of text.
+        json: print one JSON object instead of text; `--json FILE` writes it to FILE and prints
+            the text.
+        json_file: that file.
         quiet: print results only.
         verbose: say more about what is done and why.
         traceback: show where in the code an error arose.
     """
 
     json: bool = False
+    json_file: Annotated[Path | None, Parameter(show=False)] = None
     quiet: Annotated[bool, Parameter(alias="-q")] = False
     verbose: Annotated[bool, Parameter(alias="-v")] = False
     traceback: bool = False
@@ -105,6 +109,10 @@ class Output:
             payload: what `--json` prints, as one object; a value that is not finite is null.
             text: what a person reads: a string, or a rich table.
         """
+        if self.json_file is not None:
+            draft = self.json_file.with_name(f".{self.json_file.name}")
+            draft.write_text(to_json(payload) + "\n", encoding="utf-8")
+            draft.rename(self.json_file)
         if self.json:
             print(to_json(payload))
         elif isinstance(text, str):

@@ -1,0 +1,210 @@
+"""`farzi compare`: full data, samples of it and distilled data side by side."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from farzi.cli._common import DEFAULT_OUTPUT, Device, Output, Seed, choose_device
+from farzi.errors import SettingsError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from farzi.artifact import Artifact
+    from farzi.experiments.compare import Split
+
+__all__ = ["compare"]
+
+
+def compare(
+    source: str,
+    /,
+    *,
+    artifact: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
+    splits: int | None = None,
+    seeds: int = 3,
+    rows: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    grid_lr: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
+    grid_dropout: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
+    max_epochs: int | None = None,
+    task: Literal["recommend", "language"] | None = None,
+    data_root: Path | None = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    output: Output = DEFAULT_OUTPUT,
+) -> None:
+    """Compare an artifact with full data and with samples of it.
+
+    Every row is tuned over the same grid on validation; then fresh students from other seeds are
+    scored on test, once. Rows with soft labels have them from the run's own teacher.
+
+    Args:
+        source: what the artifacts were distilled from.
+        artifact: run or artifact folders, one a split; OUT of `farzi distill --split-seed 0 1 2`
+            stands for all of its splits.
+        splits: how many splits to use; all artifacts without it.
+        seeds: fresh students a row and split.
+        rows: which rows; all without it.
+        grid_lr: step sizes that every row is tuned over.
+        grid_dropout: dropout rates that every row is tuned over.
+        max_epochs: cap of the full row.
+        task: what the source is for, where its name does not tell.
+        data_root: folder of the known datasets; without it, the one that FARZI_DATA_ROOT names.
+
+    Example:
+        farzi compare ml-100k --data-root ~/datasets --artifact runs/ml-100k --json out.json
+        farzi compare stdlib-calls --artifact runs/calls --rows full farzi --json
+    """
+    from farzi.artifact import locate_artifact, read_artifact
+    from farzi.experiments.compare import ROWS, CompareSettings
+    from farzi.experiments.compare import compare as run_comparison
+
+    folders = [inner for folder in artifact for inner in _runs(folder)]
+    if splits is not None:
+        if splits > len(folders):
+            raise SettingsError(
+                f"--splits {splits} needs one artifact a split, and --artifact names "
+                f"{len(folders)}; `farzi distill --split-seed 0 1 2` makes several."
+            )
+        folders = folders[:splits]
+    chosen, _ = choose_device(device)
+    values: dict[str, Any] = {"seeds": seeds, "seed": seed, "rows": rows or ROWS}
+    values |= {"lrs": grid_lr} if grid_lr else {}
+    values |= {"dropouts": grid_dropout} if grid_dropout else {}
+    values |= {"max_epochs": max_epochs} if max_epochs is not None else {}
+    settings = CompareSettings(**values)
+    opened = [
+        _split(
+            source,
+            read_artifact(locate_artifact(folder)),
+            folder,
+            task,
+            data_root,
+            settings,
+            output,
+        )
+        for folder in folders
+    ]
+    with output.progress("compare", unit="runs") as bar:
+        result = run_comparison(opened, settings, device=chosen, progress=bar)
+    output.say(result["protocol_line"])
+    output.result(result, text=_table(result))
+    if not output.json:
+        for line in _notes(result):
+            print(line)
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The runs in a folder that holds one a split, or the folder itself."""
+    return sorted(folder.glob("split-*")) or [folder]
+
+
+def _split(
+    source: str,
+    artifact: Artifact,
+    folder: Path,
+    task: Literal["recommend", "language"] | None,
+    data_root: Path | None,
+    settings: Any,
+    output: Output,
+) -> Split:
+    """Prepare the split an artifact belongs to, and find or train the teacher of the soft rows."""
+    from farzi.artifact import check_split
+    from farzi.data import prepare
+    from farzi.distill import DistillSettings, artifact_synthetic
+    from farzi.distill.starts import Omega, TeacherSettings, teacher_runs
+    from farzi.evaluation import sequences_of
+    from farzi.experiments.compare import Split
+    from farzi.models import build_student
+
+    protocol: Any = artifact.source["protocol"]
+    data = prepare(
+        source,
+        task=task,
+        data_root=data_root,
+        split="leave-last-out" if artifact.source["split_kind"] == "leave-last-out" else "users",
+        split_seed=int(artifact.source["split_seed"]),  # type: ignore[arg-type]
+        vocabulary_size=protocol.get("vocabulary_size"),
+    )
+    check_split(
+        artifact,
+        fingerprint=data.fingerprint,
+        split_kind=data.split_kind,
+        split_seed=data.split_seed,
+        train_users_hash=data.train_users_hash,
+    )
+    teacher = None
+    if any(row.endswith("-soft") for row in settings.rows):
+        omega = Omega.load(folder / "teachers")
+        if omega is None:
+            output.say("no teacher in the run folder: training one for the soft rows")
+            defaults = DistillSettings()
+            student: Any = artifact.recipe["student"]
+            with tempfile.TemporaryDirectory() as scratch:
+                trained = teacher_runs(
+                    build_student({**student, "dropout": defaults.dropout}),
+                    sequences_of(data, "train"),
+                    sequences_of(data, "validation"),
+                    TeacherSettings(defaults.num_teachers, defaults.teacher_lr),
+                    Path(scratch),
+                )
+                teacher = trained.teacher()
+        else:
+            teacher = omega.teacher()
+    return Split(
+        data,
+        artifact.recipe,
+        artifact.num_sequences,
+        artifact.length,
+        artifact_synthetic(artifact),
+        teacher,
+    )
+
+
+def _table(result: dict[str, Any]) -> Table:
+    from rich.table import Table
+
+    names = list(result["rows"][0]["metrics"])
+    table = Table(title=None)
+    table.add_column("row")
+    for title in ("sequences", "tokens", "bytes", *names, "of full"):
+        table.add_column(title, justify="right")
+    for row in result["rows"]:
+        metrics = row["metrics"]
+        ratio = result["ratios"].get(row["name"], {}).get("mean")
+        table.add_row(
+            row["name"],
+            *(f"{row[size]:,}" if row[size] else "" for size in ("sequences", "tokens", "bytes")),
+            *(_cell(name, metrics.get(name)) for name in names),
+            "" if ratio is None else f"{ratio:.3f}",
+        )
+    return table
+
+
+def _cell(name: str, value: dict[str, float] | None) -> str:
+    if value is None:
+        return ""
+    if "perplexity" in name:
+        return f"{value['mean']:.1f} ± {value['std']:.1f}"
+    return f"{100 * value['mean']:.1f} ± {100 * value['std']:.1f}"
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    stopped = {row["name"]: row["stopped"] for row in result["rows"] if "cap" in row["stopped"]}
+    notes = [
+        f"mean ± standard deviation over {result['rows'][0]['num_runs']} runs, "
+        f"splits {', '.join(map(str, result['split_seeds']))}; of full: mean ratio to full data"
+    ]
+    if stopped:
+        notes.append(f"stopped by the cap at least once: {', '.join(stopped)}")
+    notes += [
+        f"farzi - {pair['b']}, {pair['metric']}: {100 * pair['difference']:+.1f} "
+        f"[{100 * pair['low']:+.1f}, {100 * pair['high']:+.1f}]"
+        for pair in result["paired"]
+        if pair["metric"] in ("nDCG@10", "HR@100")
+    ]
+    return notes

@@ -1,0 +1,1 @@
+"""Experiments: rows side by side over splits and seeds, and their tables."""

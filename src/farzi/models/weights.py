@@ -1,0 +1,74 @@
+"""A trained model on disk: a safetensors file that carries its own settings."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from farzi.errors import ArtifactError
+from farzi.models.base import Student
+
+__all__ = ["load_weights", "save_weights"]
+
+
+def save_weights(
+    path: str | os.PathLike[str],
+    student: Student,
+    params: Mapping[str, Tensor],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write weights, complete or not at all.
+
+    Args:
+        path: the file.
+        student: the model.
+        params: its weights.
+        provenance: what it was trained on, JSON values.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}")
+    metadata = {
+        "student": json.dumps(student.settings(), sort_keys=True),
+        "provenance": json.dumps(provenance, sort_keys=True),
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in params.items()}
+    save_file(tensors, draft, metadata=metadata)
+    draft.rename(target)
+
+
+def load_weights(
+    path: str | os.PathLike[str],
+) -> tuple[Student, dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_weights` wrote: student, weights, provenance.
+
+    Raises:
+        ArtifactError: the file is missing, broken, or its tensors do not fit its settings.
+    """
+    from farzi.models import build_student
+
+    target = Path(path)
+    try:
+        with safe_open(target, framework="pt") as file:
+            metadata = file.metadata() or {}
+            student = build_student(json.loads(metadata["student"]))
+            provenance = json.loads(metadata["provenance"])
+            params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise ArtifactError(f"{target}: not a weights file of farzi ({error}).") from None
+    expected = student.init(torch.Generator().manual_seed(0))
+    if {name: value.shape for name, value in expected.items()} != {
+        name: value.shape for name, value in params.items()
+    }:
+        raise ArtifactError(f"{target}: its tensors do not fit its settings.")
+    if not all(bool(torch.isfinite(value).all()) for value in params.values()):
+        raise ArtifactError(f"{target}: a weight is not finite.")
+    return student, params, provenance
