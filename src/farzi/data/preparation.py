@@ -108,7 +108,7 @@ def prepare(
         >>> len(data.train), len(data.validation), len(data.test), data.vocabulary.size
         (8, 1, 1, 7)
         >>> data.vocabulary.decode(data.test[0][-1:])
-        ['film3']
+        ['film0']
     """
     settings = _Settings(
         split=split,

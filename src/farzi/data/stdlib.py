@@ -36,11 +36,6 @@ def read_calls() -> list[tuple[str, str]]:
 
     Returns:
         (user, item) pairs in the order of the source.
-
-    Example:
-        >>> from farzi.data.stdlib import read_calls
-        >>> sum(user == "queue:Queue" for user, _ in read_calls()) > 10
-        True
     """
     calls = [
         (f"{module}:{place}", name)

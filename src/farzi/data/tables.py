@@ -45,7 +45,7 @@ _USUAL_NAMES = {
     "time": ("timestamp", "time", "order", "unixReviewTime", "datetime", "date"),
 }  # fmt: skip
 _DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".dat": "::", ".data": "\t"}
-_INTEGER = r"0|-?[1-9][0-9]{0,17}"  # as `str` prints it: the text comes back from the number
+_PLAIN_INTEGER = "0|-?[1-9][0-9]*"  # as `str` prints it: the text comes back from the number
 
 
 @dataclass(frozen=True)
@@ -340,8 +340,10 @@ def _give_types(
 
 
 def _id_type(connection: Any, role: str) -> str:
-    plain = f"SELECT bool_and(regexp_full_match(\"{role}\", '{_INTEGER}')) FROM raw"
-    return f'CAST("{role}" AS BIGINT)' if connection.execute(plain).fetchone()[0] else f'"{role}"'
+    number = f'TRY_CAST("{role}" AS BIGINT)'
+    plain = f"{number} IS NOT NULL AND regexp_full_match(\"{role}\", '{_PLAIN_INTEGER}')"
+    all_plain = connection.execute(f"SELECT bool_and({plain}) FROM raw").fetchone()[0]
+    return number if all_plain else f'"{role}"'
 
 
 def _time_type(connection: Any) -> tuple[str, str, str]:
@@ -350,14 +352,15 @@ def _time_type(connection: Any) -> tuple[str, str, str]:
     The first row says whether the column holds numbers or dates.
     """
     number = "TRY_CAST(time AS DOUBLE)"
+    integer = "TRY_CAST(time AS BIGINT)"
     date = "TRY_CAST(time AS TIMESTAMPTZ)"
     is_number, is_date, all_integer = connection.execute(
         f"SELECT first({number} IS NOT NULL ORDER BY row), first({date} IS NOT NULL ORDER BY row), "
-        "bool_and(regexp_full_match(time, '[+-]?[0-9]{1,18}')) FROM raw"
+        f"bool_and({integer} IS NOT NULL AND regexp_full_match(time, '[+-]?[0-9]+')) FROM raw"
     ).fetchone()
     if is_date and not is_number:
         return f"epoch_us({date})", f"{date} IS NULL OR NOT isfinite({date})", "{} is not a date"
-    expression = "CAST(time AS BIGINT)" if all_integer else number
+    expression = integer if all_integer else number
     wrong = f"{number} IS NULL OR NOT isfinite({number})"
     return expression, wrong, "{} is neither a number nor a date"
 
