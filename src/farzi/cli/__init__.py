@@ -14,6 +14,7 @@ with 2, every other error with 1. `_common.error_boundary` turns each into one l
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
