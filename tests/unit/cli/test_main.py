@@ -7,6 +7,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -152,6 +153,17 @@ def test_a_result_is_text_or_one_json_object(
     cli.main(["probe", "x", "--json"])
     printed = json.loads(capsys.readouterr().out)
     assert printed == {"ndcg@10": 0.25, "ratio": None, "draws": [1, None]}
+
+
+def test_json_with_a_file_writes_it_and_prints_the_text(
+    probe: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe.action = lambda output: output.result({"ndcg@10": 0.25}, text="nDCG@10 0.25")
+    file = tmp_path / "out.json"
+    assert cli.main(["probe", "x", "--json", str(file), "-q"]) == 0
+    assert capsys.readouterr().out == "nDCG@10 0.25\n"
+    assert json.loads(file.read_text()) == {"ndcg@10": 0.25}
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_progress_is_lines_where_there_is_no_terminal(
