@@ -448,5 +448,6 @@ def _quoted(name: str) -> str:
 
 
 def _shorten(text: str, length: int = 120) -> str:
-    line = " ".join(text.split())
+    """One line of what may be anything, safe to print to a terminal."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
     return line if len(line) <= length else line[: length - 1] + "…"
