@@ -8,7 +8,7 @@ result.meta_grads, result.param_grads, result.hyper_grads
 
 from __future__ import annotations
 
-from farzi.metagrad.adjoints import Adjoint, Direct, Stored
+from farzi.metagrad.adjoints import Adjoint, Checkpointed, Direct, Reversible, Stored
 from farzi.metagrad.deferred import readout
 from farzi.metagrad.metagradient import MetaGradient, Stats, metagradient
 from farzi.metagrad.optimizers import SGD, Accumulator, Adam, Optimizer
@@ -20,9 +20,11 @@ __all__ = [
     "Accumulator",
     "Adam",
     "Adjoint",
+    "Checkpointed",
     "Direct",
     "MetaGradient",
     "Optimizer",
+    "Reversible",
     "State",
     "Stats",
     "Stored",

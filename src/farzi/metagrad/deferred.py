@@ -16,10 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from farzi.metagrad.native import kernels_for
+
 __all__ = ["ThinProducts", "readout", "recording"]
 
-STEPS_A_BLOCK = 4
-"""Steps multiplied at once; more of them cost memory and, from here on, save no time."""
+STEPS_A_BLOCK = 2
+"""Steps multiplied at once. More of them would hold back more memory and save no time."""
 
 
 class ThinProducts:
@@ -45,21 +47,22 @@ class ThinProducts:
         left = left.reshape(-1, left.shape[-1])
         width = left.shape[1]
         if self._factors is None:
-            columns = 2 * STEPS_A_BLOCK * width
-            self._factors = left.new_empty(len(left), columns), right.new_empty(len(right), columns)
-        if self._used + width > self._factors[0].shape[1]:
+            rank = 2 * STEPS_A_BLOCK * width
+            self._factors = left.new_empty(len(left), rank), right.new_empty(rank, len(right))
+        if self._used + width > len(self._factors[1]):
             self.flush()
-        for buffer, factor in zip(self._factors, (left, right), strict=True):
-            buffer[:, self._used : self._used + width] = factor
+        used = slice(self._used, self._used + width)
+        self._factors[0][:, used] = left
+        self._factors[1][used] = right.T
         self._used += width
 
     def flush(self) -> None:
         """Multiply what was held back."""
         if self._factors is None or self._used == 0:
             return
-        left, right = (factor[:, : self._used] for factor in self._factors)
+        left, right = self._factors[0][:, : self._used], self._factors[1][: self._used]
         total = self._total()
-        total.view(-1, total.shape[-1]).addmm_(left, right.T)
+        _product(left, right, total.view(-1, total.shape[-1]), add=True)
         self._used = 0
 
     @property
@@ -105,39 +108,84 @@ def readout(P: Tensor, E: Tensor) -> Tensor:
     """
     sinks = _SINKS.get()
     sink = None if sinks is None else sinks.get(id(P))
-    if sink is None:
+    if sink is None and P.requires_grad:
         return P @ E
     result: Tensor = _Readout.apply(P, E, sink)  # type: ignore[no-untyped-call]
     return result
 
 
+def _product(A: Tensor, B: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
+    """A B into `out`, or added to it."""
+    kernels = kernels_for(A, B, out)
+    if kernels is not None and B.stride(1) == 1:
+        return kernels.product(A, B, out, add=add)
+    return out.addmm_(A, B) if add else torch.mm(A, B, out=out)
+
+
+def _read(P: Tensor, E: Tensor) -> Tensor:
+    """P E."""
+    rows = P.reshape(-1, P.shape[-1])
+    X = _product(rows, E.contiguous(), E.new_empty(len(rows), E.shape[1]))
+    return X.view(*P.shape[:-1], E.shape[1])
+
+
+def _read_transposed(P: Tensor, dX: Tensor) -> Tensor:
+    """P^T dX."""
+    rows = dX.reshape(-1, dX.shape[-1])
+    return _product(
+        P.reshape(-1, P.shape[-1]).T, rows.contiguous(), dX.new_empty(P.shape[-1], rows.shape[1])
+    )
+
+
 class _Readout(torch.autograd.Function):
+    """P E. The gradient for P goes to the sink; without one P is a constant."""
+
     @staticmethod
-    def forward(ctx: Any, P: Tensor, E: Tensor, sink: ThinProducts) -> Tensor:
+    def forward(P: Tensor, E: Tensor, sink: ThinProducts | None) -> Tensor:
+        return _read(P, E)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        P, E, ctx.sink = inputs
         ctx.save_for_backward(P, E)
-        ctx.sink = sink
-        return P @ E
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, Tensor, None]:
         P, E = ctx.saved_tensors
         (dX,) = cotangents
-        if ctx.sink.is_open:
+        if ctx.sink is not None and ctx.sink.is_open:
             ctx.sink.add(dX, E)
-        return None, _ReadoutTransposed.apply(P, dX, ctx.sink), None  # type: ignore[no-untyped-call]
+        d_E: Tensor = _ReadoutTransposed.apply(P, dX, ctx.sink)  # type: ignore[no-untyped-call]
+        return None, d_E, None
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[int | None, ...], P: Tensor, E: Tensor, sink: None
+    ) -> tuple[Tensor, int]:
+        if in_dims[1] is None:
+            return P.movedim(in_dims[0] or 0, 0) @ E, 0
+        E = E.movedim(in_dims[1], 0)
+        if in_dims[0] is not None:
+            P = P.movedim(in_dims[0], 0)
+            return P @ E.view(len(E), *(1,) * (P.dim() - 3), *E.shape[1:]), 0
+        X = P @ E.movedim(0, 1).flatten(1)
+        return X.view(*X.shape[:-1], len(E), E.shape[2]), X.dim() - 1
 
 
 class _ReadoutTransposed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, P: Tensor, dX: Tensor, sink: ThinProducts) -> Tensor:
-        ctx.save_for_backward(P, dX)
-        ctx.sink = sink
-        return P.reshape(-1, P.shape[-1]).T @ dX.reshape(-1, dX.shape[-1])
+    """P^T dX."""
 
     @staticmethod
+    def forward(ctx: Any, P: Tensor, dX: Tensor, sink: ThinProducts | None) -> Tensor:
+        ctx.save_for_backward(P, dX)
+        ctx.sink = sink
+        return _read_transposed(P, dX)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, Tensor, None]:
         P, dX = ctx.saved_tensors
         (u,) = cotangents
-        if ctx.sink.is_open:
+        if ctx.sink is not None and ctx.sink.is_open:
             ctx.sink.add(dX, u)
-        return None, _Readout.apply(P, u, ctx.sink), None  # type: ignore[no-untyped-call]
+        return None, _read(P, u.contiguous()), None

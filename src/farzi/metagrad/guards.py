@@ -210,14 +210,13 @@ class LossLog:
         if not math.isfinite(value):
             raise NonFiniteError(
                 f"the inner loss is {value} at step {step}; lower the learning rate or raise "
-                f"eps_root.",
+                "eps_root.",
                 step=step,
             )
         if self._values.setdefault(i, value) != value:
             raise NonDeterministicError(
                 f"the inner loss of step {step} was {self._values[i]!r} and is {value!r} for the "
-                f"same "
-                "inputs; make what it draws or reads a function of `step`.",
+                "same inputs; make what it draws or reads a function of `step`.",
                 step=step,
             )
 

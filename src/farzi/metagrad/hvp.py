@@ -101,6 +101,7 @@ class MetaGradients:
 class Linearised:
     """The inner gradient at one point, with the graph that gives its products with any vector."""
 
+    loss: Tensor
     grad: Tensor
     _loop: InnerLoop
     _i: int
@@ -145,7 +146,7 @@ def linearise(loop: InnerLoop, param: Tensor, i: int, meta: MetaGradients) -> Li
                 parts = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
     with torch.no_grad():
         grad = layout.join(parts)
-    return Linearised(grad, loop, i, leaves, meta_leaves, meta, parts)
+    return Linearised(loss.detach(), grad, loop, i, leaves, meta_leaves, meta, parts)
 
 
 def _confirm(loop: InnerLoop, param: Tensor, i: int) -> None:

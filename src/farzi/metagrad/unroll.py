@@ -78,8 +78,11 @@ class InnerLoop:
         return loss if self.num_starts is None else loss.sum()
 
 
-def gradient(loop: InnerLoop, param: Tensor, i: int) -> Tensor:
-    """The inner gradient at step i, without a graph, as a flat vector."""
+def gradient(loop: InnerLoop, param: Tensor, i: int, *, record: bool = True) -> Tensor:
+    """The inner gradient at step i, without a graph, as a flat vector.
+
+    With `record`, the loss is noted, or compared with what was noted for the step.
+    """
     layout = loop.layout
     with torch.enable_grad():
         leaves = [view.detach().requires_grad_() for view in layout.split(param)]
@@ -89,17 +92,12 @@ def gradient(loop: InnerLoop, param: Tensor, i: int) -> Tensor:
             else contextlib.nullcontext()
         ):
             loss = loop.loss(layout.named(leaves), loop.meta, i)
-        loop.log.record(i, loss)
+        if record:
+            loop.log.record(i, loss)
         if not loss.requires_grad:
             return torch.zeros_like(param)
         with translated(loop.first_step + i):
             return layout.join(torch.autograd.grad(loss, leaves, allow_unused=True))
-
-
-def advance_float(loop: InnerLoop, state: FlatState, i: int) -> FlatState:
-    """Step i in floating point."""
-    grad = gradient(loop, state.param, i)
-    return advance(loop.optimizer, loop.layout, state, grad, loop.schedule.at(i), loop.number(i))
 
 
 def positive_int(value: object, name: str, least: int = 1) -> int:
@@ -213,7 +211,10 @@ def unroll(
     current = loop.start
     with torch.no_grad():
         for i in range(steps):
-            current = advance_float(loop, current, i)
+            grad = gradient(loop, current.param, i)
+            current = advance(
+                optimizer, loop.layout, current, grad, loop.schedule.at(i), loop.number(i)
+            )
     return (
         loop.layout.unflatten(current.param),
         unflatten_state(optimizer, loop.layout, current.accumulators),

@@ -56,8 +56,8 @@ def init_state(optimizer: Optimizer, params: Mapping[str, Tensor]) -> State:
     }
 
 
-class _At(torch.autograd.Function):
-    """The first argument's gradient at the second argument's value."""
+class _StraightThrough(torch.autograd.Function):
+    """The second argument's value with the first argument's gradient."""
 
     @staticmethod
     def forward(ctx: Any, unrounded: Tensor, value: Tensor) -> Tensor:
@@ -68,8 +68,9 @@ class _At(torch.autograd.Function):
         return cotangents[0], None
 
 
-def _at(unrounded: Tensor, value: Tensor) -> Tensor:
-    result: Tensor = _At.apply(unrounded, value)  # type: ignore[no-untyped-call]
+def straight_through(unrounded: Tensor, value: Tensor) -> Tensor:
+    """`value`, with the gradient of `unrounded`."""
+    result: Tensor = _StraightThrough.apply(unrounded, value)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -95,7 +96,7 @@ def advance_tensors(
     for index, accumulator in enumerate(optimizer.accumulators):
         increment = accumulator.increment(grad, param, named, hyper, step)
         after = decayed_sum(increment, accumulators[index], accumulator.decay(hyper, step))
-        named[accumulator.name] = after if at is None else _at(after, at[index])
+        named[accumulator.name] = after if at is None else straight_through(after, at[index])
     delta = optimizer.delta(named, grad, param, hyper, step)
     decay = decoupled_decay(optimizer, hyper, step)
     kept = param if decay is None else param - decay * param
@@ -246,6 +247,11 @@ class HyperSchedule:
             if all(len(rows) == 1 for rows in self._rows.values())
             else None
         )
+
+    @property
+    def varies(self) -> bool:
+        """Whether any hyper-parameter differs between steps."""
+        return self._constant is None
 
     def at(self, i: int) -> Mapping[str, float]:
         """The hyper-parameters of step i (from 0), as floats."""

@@ -94,9 +94,7 @@ class Cotangents:
         i: int,
         before: FlatState,
         linearised: Linearised,
-        after: Sequence[Tensor],
-        *,
-        rounded: bool = False,
+        after: Sequence[Tensor] | None,
     ) -> None:
         """Take the cotangents from after step i to before it.
 
@@ -104,15 +102,14 @@ class Cotangents:
             i: the step.
             before: state before it.
             linearised: its gradient.
-            after: accumulators after it.
-            rounded: whether `after` was rounded; the step is then linearised there.
+            after: accumulators after it where they were rounded: the step is linearised there.
         """
         loop = self._loop
         pulled = pull_back(
             loop.optimizer,
             loop.layout,
             before,
-            after if rounded else None,
+            after,
             linearised.grad,
             loop.schedule.at(i),
             loop.number(i),

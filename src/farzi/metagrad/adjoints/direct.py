@@ -11,8 +11,9 @@ from farzi.metagrad.adjoints.base import Backward, Forward, Report
 from farzi.metagrad.flat import FlatState
 from farzi.metagrad.guards import check_finite, translated
 from farzi.metagrad.hvp import MetaGradients
-from farzi.metagrad.unroll import InnerLoop, advance_float, gradient
-from farzi.metagrad.update import advance_flat
+from farzi.metagrad.trajectory import Arithmetic, trajectory
+from farzi.metagrad.unroll import InnerLoop, gradient
+from farzi.metagrad.update import advance_flat, straight_through
 
 __all__ = ["Direct"]
 
@@ -21,9 +22,15 @@ __all__ = ["Direct"]
 class Direct:
     """Plain autograd through every step: the reference that the other adjoints are tested against.
 
+    Args:
+        arithmetic: "fixed" follows the fixed-point trajectory of `Reversible`; rounding passes
+            gradients straight through.
+
     Cost:
         Every activation of every step of the window.
     """
+
+    arithmetic: Arithmetic = "float"
 
     @property
     def name(self) -> str:
@@ -32,21 +39,37 @@ class Direct:
 
     def forward(self, loop: InnerLoop, report: Report) -> Forward:
         """Run the inner loop under autograd."""
-        state = loop.start
+        path = trajectory(loop, self.arithmetic)
+        state = path.start
         for i in range(loop.begin):
-            state = advance_float(loop, state, i)
+            state = path.advance(state, i)
         report.forward_steps = loop.steps
         meta = MetaGradients(loop.meta, loop.num_starts).leaves()
         leaves = loop.schedule.leaves()
-        begin = state.param.detach().clone().requires_grad_()
+        values = path.values(state)
+        begin = values.param.detach().clone().requires_grad_()
         with torch.enable_grad():
-            param, accumulators = begin, state.accumulators
+            param, accumulators = begin, values.accumulators
             for i in range(loop.begin, loop.steps):
                 grad = _differentiable_gradient(loop, param, meta, i)
                 hyper = {name: leaf[i] if leaf.ndim else leaf for name, leaf in leaves.items()}
+                rounded = None
+                if path.rounds:
+                    with torch.no_grad():
+                        state = path.advance_with(state, grad.detach(), i)
+                        rounded = path.values(state)
                 param, accumulators = advance_flat(
-                    loop.optimizer, loop.layout, param, accumulators, grad, hyper, loop.number(i)
+                    loop.optimizer,
+                    loop.layout,
+                    param,
+                    accumulators,
+                    grad,
+                    hyper,
+                    loop.number(i),
+                    None if rounded is None else rounded.accumulators,
                 )
+                if rounded is not None:
+                    param = straight_through(param, rounded.param)
 
         def backward(d_param: Tensor, gradients: MetaGradients) -> Backward:
             with translated(loop.first_step):

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from farzi.metagrad.adjoints.base import Backward, Cotangents, Forward, Report
 from farzi.metagrad.hvp import MetaGradients, linearise
-from farzi.metagrad.unroll import InnerLoop, advance_float
+from farzi.metagrad.trajectory import Arithmetic, trajectory
+from farzi.metagrad.unroll import InnerLoop
 
 __all__ = ["Stored"]
 
@@ -20,9 +21,14 @@ class Stored:
     The fastest adjoint where the states fit: one gradient a step forward, one gradient and one
     Hessian-vector product a step back.
 
+    Args:
+        arithmetic: "fixed" follows the fixed-point trajectory of `Reversible`.
+
     Cost:
         (1 + number of accumulators) values a parameter a step: 12 bytes for Adam in float32.
     """
+
+    arithmetic: Arithmetic = "float"
 
     @property
     def name(self) -> str:
@@ -31,13 +37,14 @@ class Stored:
 
     def forward(self, loop: InnerLoop, report: Report) -> Forward:
         """Run the inner loop and keep its states."""
-        state = loop.start
+        path = trajectory(loop, self.arithmetic)
+        state = path.start
         states = []
         for i in range(loop.steps):
             if i >= loop.begin:
-                states.append(state)
-            state = advance_float(loop, state, i)
-        final = state
+                states.append(path.values(state))
+            state = path.advance(state, i)
+        final = path.values(state)
         report.forward_steps = loop.steps
         report.state_bytes = final.num_bytes * (len(states) + 1)
 
@@ -47,7 +54,8 @@ class Stored:
             for i in reversed(range(loop.begin, loop.steps)):
                 before = states.pop()
                 linearised = linearise(loop, before.param, i, meta)
-                cotangents.step_back(i, before, linearised, after.accumulators)
+                rounded = after.accumulators if path.rounds else None
+                cotangents.step_back(i, before, linearised, rounded)
                 after = before
             return cotangents.finish()
 

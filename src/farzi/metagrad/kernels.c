@@ -1,0 +1,326 @@
+/* What a student's step spends its time on, in float32, with first and second derivatives: thin
+ * matrix products, the soft head, LayerNorm, GELU, causal attention.
+ *
+ * Every product is one function, C (+)= A B, whose rows of B and C are contiguous and whose
+ * A may have any strides. Logits are kept transposed, a panel of PANEL rows at a time: rows are the
+ * vector lanes, so reductions over the vocabulary need no horizontal sums and nothing is packed.
+ *
+ * Compiled on first use by native.py. Results depend on the number of threads, not on timing.
+ */
+#include <stdlib.h>
+#include <string.h>
+#include <math.h>
+
+#if defined(__AVX512F__)
+enum { LANES = 16, WIDE = 4, TALL = 6 }; /* 24 of 32 registers accumulate */
+#elif defined(__AVX__)
+enum { LANES = 8, WIDE = 2, TALL = 6 }; /* 12 of 16 */
+#else
+enum { LANES = 4, WIDE = 2, TALL = 6 };
+#endif
+#ifndef PANEL
+enum { PANEL = 64 };
+#endif
+#ifndef DEPTH
+enum { DEPTH = 128 };   /* rows of B that stay in L1 */
+#endif
+
+typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef int ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* One tile: tall rows by wide vectors, accumulated in registers. */
+INLINE void tile(const int tall, const int wide, long K, const float *A, long a_row, long a_col,
+                 const float *B, long b_row, float *C, long c_row, int add)
+{
+    vec sum[TALL][WIDE];
+    for (int i = 0; i < tall; i++)
+        for (int j = 0; j < wide; j++)
+            sum[i][j] = add ? *(const vec *)(C + i * c_row + j * LANES) : (vec){0};
+    for (long k = 0; k < K; k++) {
+        vec b[WIDE];
+        for (int j = 0; j < wide; j++) b[j] = *(const vec *)(B + k * b_row + j * LANES);
+        for (int i = 0; i < tall; i++) {
+            float a = A[i * a_row + k * a_col];
+            for (int j = 0; j < wide; j++) sum[i][j] += a * b[j];
+        }
+    }
+    for (int i = 0; i < tall; i++)
+        for (int j = 0; j < wide; j++) *(vec *)(C + i * c_row + j * LANES) = sum[i][j];
+}
+
+INLINE void column_of_tiles(const int wide, long M, long K, const float *A, long a_row, long a_col,
+                            const float *B, long b_row, float *C, long c_row, int add)
+{
+    long i = 0;
+    for (; i + TALL <= M; i += TALL)
+        tile(TALL, wide, K, A + i * a_row, a_row, a_col, B, b_row, C + i * c_row, c_row, add);
+    for (; i + 3 <= M; i += 3)
+        tile(3, wide, K, A + i * a_row, a_row, a_col, B, b_row, C + i * c_row, c_row, add);
+    for (; i < M; i++)
+        tile(1, wide, K, A + i * a_row, a_row, a_col, B, b_row, C + i * c_row, c_row, add);
+}
+
+/* Fewer than LANES columns, through buffers that have LANES. */
+static void last_columns(long M, long N, long K, const float *A, long a_row, long a_col,
+                         const float *B, long b_row, float *C, long c_row, int add)
+{
+    float b[DEPTH * LANES] = {0}, c[PANEL * LANES] = {0};
+    for (long k = 0; k < K; k++) memcpy(b + k * LANES, B + k * b_row, N * sizeof(float));
+    for (long i = 0; i < M; i += PANEL) {
+        long rows = M - i < PANEL ? M - i : PANEL;
+        for (long r = 0; add && r < rows; r++)
+            memcpy(c + r * LANES, C + (i + r) * c_row, N * sizeof(float));
+        column_of_tiles(1, rows, K, A + i * a_row, a_row, a_col, b, LANES, c, LANES, add);
+        for (long r = 0; r < rows; r++)
+            memcpy(C + (i + r) * c_row, c + r * LANES, N * sizeof(float));
+    }
+}
+
+/* C (M, N) = A (M, K) B (K, N), plus C where `add`. */
+static void product(long M, long N, long K, const float *A, long a_row, long a_col,
+                    const float *B, long b_row, float *C, long c_row, int add)
+{
+    for (long k = 0; k < K; k += DEPTH, add = 1, A += DEPTH * a_col, B += DEPTH * b_row) {
+        long depth = K - k < DEPTH ? K - k : DEPTH, j = 0;
+        for (; j + WIDE * LANES <= N; j += WIDE * LANES)
+            column_of_tiles(WIDE, M, depth, A, a_row, a_col, B + j, b_row, C + j, c_row, add);
+        for (; j + 2 * LANES <= N; j += 2 * LANES)
+            column_of_tiles(2, M, depth, A, a_row, a_col, B + j, b_row, C + j, c_row, add);
+        for (; j + LANES <= N; j += LANES)
+            column_of_tiles(1, M, depth, A, a_row, a_col, B + j, b_row, C + j, c_row, add);
+        if (j < N) last_columns(M, N - j, depth, A, a_row, a_col, B + j, b_row, C + j, c_row, add);
+    }
+}
+
+INLINE vec larger(vec a, vec b)
+{
+    ivec first = a > b;
+    return (vec)((first & (ivec)a) | (~first & (ivec)b));
+}
+
+/* exp to 1 ulp or so for x <= 88; 0 below -87. */
+INLINE vec exp_of(vec x)
+{
+    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    x = larger(x, (vec){0} - 87.0f);
+    vec n = (x * 1.44269504f + shift) - shift;
+    vec r = x - n * 0.693145752f - n * 1.42860677e-6f;
+    vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    ivec scale = (__builtin_convertvector(n, ivec) + 127) << 23;
+    return p * (vec)scale;
+}
+
+/* Rows first..first+count of X (R, W), times `scale` where given, as columns; zeros up to PANEL. */
+static void transposed(const float *X, long W, long count, float *out)
+{
+    for (long w = 0; w < W; w++) {
+        for (long r = 0; r < count; r++) out[w * PANEL + r] = X[r * W + w];
+        for (long r = count; r < PANEL; r++) out[w * PANEL + r] = 0;
+    }
+}
+static void scaled_rows(const float *X, long W, long Wp, long count, const float *scale, float *out)
+{
+    memset(out, 0, PANEL * Wp * sizeof(float));
+    for (long r = 0; r < count; r++)
+        for (long w = 0; w < W; w++) out[r * Wp + w] = X[r * W + w] * scale[r];
+}
+static float *space(size_t count)
+{
+    void *p = NULL;
+    return posix_memalign(&p, 64, count * sizeof(float)) ? NULL : p;
+}
+static long padded(long W) { return (W + LANES - 1) / LANES * LANES; }
+
+/* lse (R,) of H E^T; where SE is given, also softmax(H E^T) E and dE = softmax^T (w H). */
+int log_partition(long threads, long R, long V, long W, const float *H, const float *E,
+                  const float *weights, float *lse, float *SE, float *dE)
+{
+    long Wp = padded(W), panels = (R + PANEL - 1) / PANEL;
+    if (threads > panels) threads = panels;
+    size_t one = (size_t)V * PANEL + 3 * (size_t)Wp * PANEL + (SE ? (size_t)V * Wp : 0);
+    float *all = space(one * threads);
+    if (!all) return 1;
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (long t = 0; t < threads; t++) {
+        float *S = all + t * one, *Ht = S + V * PANEL, *right = Ht + Wp * PANEL,
+              *SEt = right + Wp * PANEL, *sum_dE = SEt + Wp * PANEL;
+        if (SE) memset(sum_dE, 0, (size_t)V * Wp * sizeof(float));
+        for (long p = panels * t / threads; p < panels * (t + 1) / threads; p++) {
+            long first = p * PANEL, count = R - first < PANEL ? R - first : PANEL;
+            float top[PANEL], total[PANEL], scale[PANEL];
+            transposed(H + first * W, W, count, Ht);
+            product(V, PANEL, W, E, W, 1, Ht, PANEL, S, PANEL, 0);
+            for (long l = 0; l < PANEL; l += LANES) {
+                vec high = *(vec *)(S + l), sum = {0};
+                for (long v = 1; v < V; v++) {
+                    high = larger(high, *(vec *)(S + v * PANEL + l));
+                }
+                for (long v = 0; v < V; v++) {
+                    vec *z = (vec *)(S + v * PANEL + l);
+                    *z = exp_of(*z - high);
+                    sum += *z;
+                }
+                *(vec *)(top + l) = high, *(vec *)(total + l) = sum;
+            }
+            for (long r = 0; r < count; r++) {
+                lse[first + r] = top[r] + logf(total[r]);
+                scale[r] = weights[first + r] / total[r];
+            }
+            if (!SE) continue;
+            scaled_rows(H + first * W, W, Wp, count, scale, right);
+            product(V, Wp, PANEL, S, PANEL, 1, right, Wp, sum_dE, Wp, 1);
+            product(W, PANEL, V, E, 1, W, S, PANEL, SEt, PANEL, 0);
+            for (long r = 0; r < count; r++)
+                for (long w = 0; w < W; w++)
+                    SE[(first + r) * W + w] = SEt[w * PANEL + r] / total[r];
+        }
+    }
+    if (SE)
+        for (long v = 0; v < V; v++)
+            for (long w = 0; w < W; w++) {
+                float sum = 0;
+                for (long t = 0; t < threads; t++)
+                    sum += all[t * one + V * PANEL + 3 * Wp * PANEL + v * Wp + w];
+                dE[v * W + w] = sum;
+            }
+    free(all);
+    return 0;
+}
+
+/* The derivative of <U, dL/dH> + <C, dL/dE>: see soft_head.py. `w` is the row weight times dL. */
+int log_partition_second(long threads, long R, long V, long W, const float *H, const float *E,
+                         const float *w_, const float *lse, const float *SE, const float *U,
+                         const float *C, float *r_out, float *dH, float *dE)
+{
+    long Wp = padded(W), panels = (R + PANEL - 1) / PANEL;
+    if (threads > panels) threads = panels;
+    size_t head = 2 * (size_t)V * PANEL + 6 * (size_t)Wp * PANEL, one = head + (size_t)V * Wp;
+    float *all = space(one * threads);
+    if (!all) return 1;
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (long t = 0; t < threads; t++) {
+        float *S = all + t * one, *M = S + V * PANEL, *Ht = M + V * PANEL, *Ut = Ht + Wp * PANEL,
+              *SCt = Ut + Wp * PANEL, *QEt = SCt + Wp * PANEL, *left = QEt + Wp * PANEL,
+              *right = left + Wp * PANEL, *sum_dE = S + head;
+        memset(sum_dE, 0, (size_t)V * Wp * sizeof(float));
+        for (long p = panels * t / threads; p < panels * (t + 1) / threads; p++) {
+            long first = p * PANEL, count = R - first < PANEL ? R - first : PANEL;
+            float level[PANEL] = {0}, r[PANEL] = {0};
+            const float *h = H + first * W, *u = U + first * W, *w = w_ + first;
+            memcpy(level, lse + first, count * sizeof(float));
+            transposed(h, W, count, Ht);
+            transposed(u, W, count, Ut);
+            product(V, PANEL, W, E, W, 1, Ht, PANEL, S, PANEL, 0);
+            product(V, PANEL, W, E, W, 1, Ut, PANEL, M, PANEL, 0);
+            product(V, PANEL, W, C, W, 1, Ht, PANEL, M, PANEL, 1);
+            for (long v = 0; v < V; v++)
+                for (long l = 0; l < PANEL; l += LANES) {
+                    vec *z = (vec *)(S + v * PANEL + l), *m = (vec *)(M + v * PANEL + l);
+                    *z = exp_of(*z - *(vec *)(level + l));
+                    *m *= *z;
+                }
+            product(W, PANEL, V, C, 1, W, S, PANEL, SCt, PANEL, 0);
+            product(W, PANEL, V, E, 1, W, M, PANEL, QEt, PANEL, 0);
+            memset(left, 0, PANEL * Wp * sizeof(float));
+            for (long i = 0; i < count; i++) {
+                const float *se = SE + (first + i) * W;
+                for (long k = 0; k < W; k++)
+                    r[i] += u[i * W + k] * se[k] + h[i * W + k] * SCt[k * PANEL + i];
+                for (long k = 0; k < W; k++) {
+                    left[i * Wp + k] = w[i] * (u[i * W + k] - r[i] * h[i * W + k]);
+                    dH[(first + i) * W + k] =
+                        w[i] * (QEt[k * PANEL + i] - r[i] * se[k] + SCt[k * PANEL + i]);
+                }
+                r_out[first + i] = r[i];
+            }
+            scaled_rows(h, W, Wp, count, w, right);
+            product(V, Wp, PANEL, S, PANEL, 1, left, Wp, sum_dE, Wp, 1);
+            product(V, Wp, PANEL, M, PANEL, 1, right, Wp, sum_dE, Wp, 1);
+        }
+    }
+    for (long v = 0; v < V; v++)
+        for (long k = 0; k < W; k++) {
+            float sum = 0;
+            for (long t = 0; t < threads; t++) sum += all[t * one + head + v * Wp + k];
+            dE[v * W + k] = sum;
+        }
+    free(all);
+    return 0;
+}
+
+/* C (M, N) = A B, plus C where `add`; rows of B and C are contiguous. Threads split the rows. */
+void matrix_product(long threads, long M, long N, long K, const float *A, long a_row, long a_col,
+                    const float *B, long b_row, float *C, long c_row, long add)
+{
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (long t = 0; t < threads; t++) {
+        long i = M * t / threads, end = M * (t + 1) / threads;
+        product(end - i, N, K, A + i * a_row, a_row, a_col, B, b_row, C + i * c_row, c_row, add);
+    }
+}
+
+/* Phi(x), the standard normal distribution function, to 1e-7 (Abramowitz and Stegun 7.1.26);
+ * `density` becomes its derivative. */
+INLINE vec normal(vec x, vec *density)
+{
+    vec bell = exp_of(-0.5f * x * x), t = 1.0f / (1.0f + 0.231641889f * larger(x, -x));
+    vec p = t * 1.061405429f - 1.453152027f;
+    p = (p * t + 1.421413741f) * t - 0.284496736f;
+    p = (p * t + 0.254829592f) * t;
+    vec upper = 0.5f * p * bell;
+    ivec positive = x > 0.0f;
+    *density = 0.398942280f * bell;
+    return (vec)((positive & (ivec)(1.0f - upper)) | (~positive & (ivec)upper));
+}
+
+INLINE void gelu_lanes(const int order, const float *x, const float *g, const float *c, float *out,
+                       float *out2)
+{
+    vec v = *(const vec *)x, density, below = normal(v, &density);
+    if (order == 0) {
+        *(vec *)out = v * below;
+        return;
+    }
+    vec first = below + v * density, up = *(const vec *)g;
+    if (order == 1) {
+        *(vec *)out = up * first;
+        return;
+    }
+    vec down = *(const vec *)c;
+    *(vec *)out = down * first;
+    *(vec *)out2 = down * up * density * (2.0f - v * v);
+}
+
+INLINE void gelu_all(const int order, long threads, long count, const float *x, const float *g,
+                     const float *c, float *out, float *out2)
+{
+    long whole = count / LANES * LANES;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long i = 0; i < whole; i += LANES)
+        gelu_lanes(order, x + i, g + i, c + i, out + i, out2 + i);
+    size_t rest = (count - whole) * sizeof(float);
+    if (rest) {
+        float in[3][LANES] = {{0}}, to[2][LANES];
+        const float *from[3] = {x, g, c};
+        float *into[2] = {out, out2};
+        for (int a = 0; a <= order; a++) memcpy(in[a], from[a] + whole, rest);
+        gelu_lanes(order, in[0], in[1], in[2], to[0], to[1]);
+        for (int a = 0; a < (order == 2 ? 2 : 1); a++) memcpy(into[a] + whole, to[a], rest);
+    }
+}
+
+/* order 0: out = gelu(x); 1: out = g gelu'(x); 2: out = c gelu'(x), out2 = c g gelu''(x). */
+void gelu(long threads, long order, long count, const float *x, const float *g, const float *c,
+          float *out, float *out2)
+{
+    if (order == 0) gelu_all(0, threads, count, x, g, c, out, out2);
+    if (order == 1) gelu_all(1, threads, count, x, g, c, out, out2);
+    if (order == 2) gelu_all(2, threads, count, x, g, c, out, out2);
+}

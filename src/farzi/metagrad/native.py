@@ -1,0 +1,150 @@
+"""The C kernels: compiled once with the system's compiler, loaded from the user's cache.
+
+Where there is no C compiler, or the tensors are not float32 on CPU, `kernels_for` returns None and
+callers take their plain torch path, which gives the same results within rounding. Set the
+environment variable FARZI_NATIVE=0 to do without.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+__all__ = ["Kernels", "kernels_for", "status"]
+
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+
+
+class Kernels:
+    """The compiled functions, on tensors. Every tensor is float32 on CPU.
+
+    Args:
+        library: what `kernels.c` was compiled to.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        for name in ("log_partition", "log_partition_second"):
+            getattr(library, name).restype = ctypes.c_int
+
+    def product(self, A: Tensor, B: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
+        """A B into `out`, or added to it. Rows of B and `out` are contiguous; A may be strided."""
+        self._library.matrix_product(
+            *_integers(torch.get_num_threads(), *out.shape, B.shape[0]),
+            *_matrix(A),
+            *_integers(A.stride(1)),
+            *_matrix(B),
+            *_matrix(out),
+            *_integers(add),
+        )
+        return out
+
+    def log_partition(self, H: Tensor, E: Tensor, weights: Tensor, *results: Tensor) -> None:
+        """Fill lse (R,), or lse, SE (R, W) and dE (V, W); see `farzi.models.soft_head`."""
+        lse, *rest = results
+        SE, dE = rest or (None, None)
+        sizes = (torch.get_num_threads(), H.shape[0], E.shape[0], H.shape[1])
+        failed = self._library.log_partition(
+            *_integers(*sizes), *map(_address, (H, E, weights, lse, SE, dE))
+        )
+        _check(failed)
+
+    def log_partition_second(self, H: Tensor, E: Tensor, *arguments: Tensor) -> None:
+        """Fill the last three, r (R,), d_H (R, W) and d_E (V, W); see `farzi.models.soft_head`."""
+        sizes = (torch.get_num_threads(), H.shape[0], E.shape[0], H.shape[1])
+        failed = self._library.log_partition_second(
+            *_integers(*sizes), *map(_address, (H, E, *arguments))
+        )
+        _check(failed)
+
+
+def kernels_for(*tensors: Tensor) -> Kernels | None:
+    """The kernels where all `tensors` are float32 on CPU and there is a compiler; else None."""
+    if all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors):
+        return _load()[0]
+    return None
+
+
+def status() -> str:
+    """Whether the kernels are in use, and why not."""
+    return _load()[1]
+
+
+@functools.cache
+def _load() -> tuple[Kernels | None, str]:
+    if os.environ.get("FARZI_NATIVE") == "0":
+        return None, "turned off by FARZI_NATIVE=0"
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        return None, "no C compiler found"
+    try:
+        path = _compiled(compiler)
+        return Kernels(ctypes.CDLL(str(path))), f"compiled with {compiler}"
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, f"{compiler} failed: {error}"
+
+
+def _compiled(compiler: str) -> Path:
+    """The shared library for this source, compiler and processor, compiled where it is missing."""
+    source = resources.files("farzi.metagrad").joinpath("kernels.c").read_bytes()
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    built_for = b"\0".join([source, version, " ".join(FLAGS).encode(), _processor()])
+    name = f"kernels-{hashlib.sha256(built_for).hexdigest()[:16]}.so"
+    path = _cache_folder() / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            built = Path(folder) / name
+            subprocess.run(
+                [compiler, *FLAGS, "-x", "c", "-", "-o", str(built), "-lm"],
+                input=source,
+                capture_output=True,
+                check=True,
+                timeout=120,
+            )
+            built.replace(path)
+    return path
+
+
+def _cache_folder() -> Path:
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "farzi"
+
+
+def _processor() -> bytes:
+    """What `-march=native` depends on: a library compiled on one machine may not run on another."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return f"{platform.machine()} {flags}".encode()
+
+
+def _address(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+def _integers(*values: int) -> list[ctypes.c_long]:
+    return [ctypes.c_long(value) for value in values]
+
+
+def _matrix(tensor: Tensor) -> tuple[ctypes.c_void_p, ctypes.c_long]:
+    """Address and distance between rows."""
+    return _address(tensor), ctypes.c_long(tensor.stride(0))
+
+
+def _check(failed: int) -> None:
+    if failed:
+        raise MemoryError("the soft head's kernels could not allocate their working memory.")
