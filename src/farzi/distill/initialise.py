@@ -117,10 +117,10 @@ def real_start(
     index = torch.from_numpy(np.concatenate(pairs, axis=1))
     index = torch.cat([index, index.flip(0)], 1)
     counts = torch.sparse_coo_tensor(
-        index, torch.ones(index.shape[1]), (num_tokens, num_tokens), is_coalesced=False
+        index, torch.ones(index.shape[1]), (num_tokens, num_tokens), check_invariants=True
     ).coalesce()
     damped = torch.sparse_coo_tensor(
-        counts.indices(), counts.values().log1p(), counts.shape, is_coalesced=True
+        counts.indices(), counts.values().log1p(), counts.shape, check_invariants=True
     )
     popularity = torch.bincount(torch.from_numpy(tokens), minlength=num_tokens).float().log1p()
     with torch.random.fork_rng(devices=[]):

@@ -1,0 +1,92 @@
+"""The outer loop's gradient is the gradient of what it says it lowers."""
+
+import torch
+
+from farzi.distill import Distiller, DistillSettings
+from farzi.distill.initialise import random_start
+from farzi.evaluation import sequences_of
+from farzi.models import SASRec
+from toy import toy_data
+
+SETTINGS = DistillSettings(
+    num_sequences=4,
+    length=6,
+    latent_dim=3,
+    width=4,
+    outer_steps=4,
+    outer_batch=6,
+    inner_steps=6,
+    window=3,
+    inner_batch=2,
+    num_students=2,
+    validation_seeds=1,
+)
+
+
+def distiller(tmp_path, settings=SETTINGS, **kwargs):
+    data = toy_data(tmp_path)
+    student = SASRec(data.vocabulary.size, settings.length, settings.width)
+    start = random_start(4, 6, 3, data.vocabulary.size, labels=True, seed=0)
+    return Distiller(
+        student,
+        settings,
+        sequences_of(data, "train"),
+        sequences_of(data, "validation"),
+        start,
+        **kwargs,
+    )
+
+
+def test_ages_are_staggered_and_students_are_begun_anew(tmp_path):
+    loop = distiller(tmp_path)
+    state = loop.begin()
+    assert [member.age for member in state.members] == [0, 3]
+    state, record = loop.step(state)
+    assert record["ages"] == [3]
+    state, record = loop.step(state)
+    assert record["ages"] == [6]
+    assert state.members[1].age == 0
+    assert state.num_begun == 3
+
+
+def test_the_window_gradient_agrees_with_central_differences(tmp_path):
+    loop = distiller(tmp_path)
+    double = {name: block.double() for name, block in loop.start.factors().items()}
+    synthetic = loop.start.with_factors(double)
+    state = loop.begin()
+    member = state.members[1]
+    member = type(member)(
+        {name: value.double() for name, value in member.params.items()},
+        {key: {n: v.double() for n, v in values.items()} for key, values in member.state.items()},
+        member.age,
+        member.seed,
+    )
+    value, gradients, _ = loop._window(member, synthetic, 0)
+    for name, gradient in gradients.items():
+        direction = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(1)).double()
+        step = 1e-5
+        ahead, behind = (
+            loop._window(
+                member, synthetic.with_factors({**double, name: double[name] + s * direction}), 0
+            )[0]
+            for s in (step, -step)
+        )
+        numeric = (ahead - behind) / (2 * step)
+        analytic = float((gradient * direction).sum())
+        assert abs(analytic - numeric) <= 1e-5 * abs(numeric) + 1e-9, name
+    assert value > 0
+
+
+def test_a_student_that_diverges_is_begun_anew(tmp_path):
+    loop = distiller(tmp_path)
+    state = loop.begin()
+    broken = state.members[0]
+    bad = {name: torch.full_like(value, torch.nan) for name, value in broken.params.items()}
+    members = (type(broken)(bad, None, 0, broken.seed), state.members[1])
+    state = type(state)(**{**state.__dict__, "members": members})
+    before = state.synthetic
+    state, record = loop.step(state)
+    assert record["restarted"]
+    assert "outer_loss" not in record
+    assert all(bool(torch.isfinite(value).all()) for value in state.members[0].params.values())
+    assert state.synthetic is before

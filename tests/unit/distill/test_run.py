@@ -1,0 +1,114 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from farzi.artifact import read_artifact
+from farzi.distill import DistillSettings, artifact_synthetic, distill
+from farzi.errors import RunLockedError, SettingsError
+from toy import SMALL, toy_data, write_log
+
+
+def files(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("start", ["teacher", "real", "random"])
+@pytest.mark.parametrize("labels", [True, False])
+def test_every_start_ends_in_an_artifact(tmp_path, start, labels):
+    data = toy_data(tmp_path)
+    settings = DistillSettings(**{**SMALL.as_dict(), "start": start, "labels": labels})
+    outcome = distill(data, tmp_path / "run", settings)
+    few = artifact_synthetic(read_artifact(outcome.artifact))
+    assert few.latent.shape == (6, 8, 4)
+    assert (few.label_latent is not None) == labels
+    torch.testing.assert_close(few.tokens().sum(-1), torch.ones(6, 8))
+    assert outcome.best_loss <= outcome.start_loss
+
+
+def test_records_hold_what_the_report_needs(tmp_path):
+    distill(toy_data(tmp_path), tmp_path / "run", SMALL)
+    records = [
+        json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    ]
+    steps = [record for record in records if "outer_loss" in record]
+    looks = [record for record in records if "fresh_loss" in record]
+    assert [record["step"] for record in steps] == [1, 2, 3, 4, 5, 6]
+    assert [record["step"] for record in looks] == [0, 3, 6]
+    for record in steps:
+        assert set(record["gradient_norm"]) == {"latent", "decoder", "labels"}
+        assert all(-1 <= cosine <= 1 for cosine in record["agreement"].values())
+
+
+def test_stopped_and_resumed_gives_the_same_bytes(tmp_path):
+    data = toy_data(tmp_path)
+    distill(data, tmp_path / "whole", SMALL)
+    asked = iter([False, False, False, True])
+    stopped = distill(data, tmp_path / "parts", SMALL, should_stop=lambda: next(asked))
+    assert stopped.artifact is None
+    assert stopped.outer_steps == 4
+    distill(data, tmp_path / "parts", SMALL, resume=True)
+    assert files(tmp_path / "parts/artifact") == files(tmp_path / "whole/artifact")
+
+
+def test_killed_and_resumed_gives_the_same_bytes(tmp_path):
+    log = write_log(tmp_path / "toy.tsv")
+    command = [sys.executable, "-m", "farzi", "distill", str(log), "--task", "recommend"]
+    for name, value in SMALL.as_dict().items():
+        if name not in ("outer_steps", "seed"):
+            command += ["--set", f"{name}={value}"]
+    command += ["--outer-steps", "40", "--set", "patience=99", "-q"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--out", tmp_path / "whole"], check=True, env=environment)
+    killed = subprocess.Popen([*command, "--out", tmp_path / "parts"], env=environment)
+    state = tmp_path / "parts/state.safetensors"
+    deadline = time.monotonic() + 60
+    while not state.exists() and killed.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.15)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "parts/artifact").exists()
+    subprocess.run([*command, "--out", tmp_path / "parts", "--resume"], check=True, env=environment)
+    assert files(tmp_path / "parts/artifact") == files(tmp_path / "whole/artifact")
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path):
+    data = toy_data(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/mine.txt").write_text("mine")
+    with pytest.raises(SettingsError, match="not empty"):
+        distill(data, tmp_path / "run", SMALL)
+    assert (tmp_path / "run/mine.txt").read_text() == "mine"
+
+
+def test_resume_with_other_settings_is_refused(tmp_path):
+    data = toy_data(tmp_path)
+    distill(data, tmp_path / "run", SMALL)
+    other = DistillSettings(**{**SMALL.as_dict(), "window": 2})
+    with pytest.raises(SettingsError, match=r"settings\.window was 4"):
+        distill(data, tmp_path / "run", other, resume=True)
+
+
+def test_two_processes_do_not_share_a_run(tmp_path):
+    import fcntl
+
+    data = toy_data(tmp_path)
+    distill(data, tmp_path / "run", SMALL)
+    with (tmp_path / "run/run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(RunLockedError):
+            distill(data, tmp_path / "run", SMALL, resume=True)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"window": 99}, {"start": "teachers"}, {"num_sequences": 0}, {"dropout": 1.5}]
+)
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(SettingsError):
+        DistillSettings(**{**SMALL.as_dict(), **wrong})

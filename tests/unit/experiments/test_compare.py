@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from farzi.cli import main
+from farzi.distill import distill
+from farzi.errors import SettingsError
+from farzi.experiments.compare import ROWS, CompareSettings
+from toy import SMALL, toy_data, write_log
+
+
+def test_every_row_is_there_and_sized_alike(tmp_path, monkeypatch, capsys):
+    distill(toy_data(tmp_path), tmp_path / "run", SMALL)
+    out = tmp_path / "out.json"
+    command = ["compare", str(tmp_path / "toy.tsv"), "--task", "recommend", "--seeds", "2"]
+    command += ["--artifact", str(tmp_path / "run"), "--json", str(out), "--grid-lr", "0.02"]
+    assert main([*command, "--grid-dropout", "0", "-q"]) == 0
+    result = json.loads(out.read_text())
+    rows = {row["name"]: row for row in result["rows"]}
+    assert tuple(rows) == ROWS
+    for name in ("random", "random-soft", "head", "head-soft", "farzi"):
+        assert rows[name]["sequences"] == 6
+        assert rows[name]["tokens"] <= 6 * 8
+        assert rows[name]["num_runs"] == 2
+    assert rows["full"]["metrics"]["HR@10"]["mean"] > 0.5
+    pairs = {(pair["b"], pair["metric"]) for pair in result["paired"]}
+    assert ("random-soft", "nDCG@10") in pairs
+    assert set(result["ratios"]) == set(ROWS) - {"full"}
+    assert "of full" in capsys.readouterr().out
+
+
+def test_an_artifact_is_refused_on_another_source(tmp_path, capsys):
+    distill(toy_data(tmp_path), tmp_path / "run", SMALL)
+    other = write_log(tmp_path / "other.tsv", seed=1)
+    code = main(["compare", str(other), "--task", "recommend", "--artifact", str(tmp_path / "run")])
+    assert code == 1
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_train_and_evaluate_an_artifact(tmp_path, capsys):
+    distill(toy_data(tmp_path), tmp_path / "run", SMALL)
+    log = str(tmp_path / "toy.tsv")
+    common = ["--task", "recommend", "-q"]
+    command = ["train", str(tmp_path / "run"), "--on", log, "--out", str(tmp_path / "m"), *common]
+    assert main([*command, "--max-steps", "30"]) == 0
+    assert main(command) == 2
+    assert main(["evaluate", str(tmp_path / "m"), "--on", log, "--json", *common]) == 0
+    shown = capsys.readouterr().out
+    metrics = json.loads(shown[shown.index("{") :])["metrics"]
+    assert 0 <= metrics["nDCG@10"] <= 1
+
+
+@pytest.mark.parametrize("wrong", [{"rows": ("full", "fazri")}, {"seeds": 0}])
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(SettingsError):
+        CompareSettings(**wrong)

@@ -1,0 +1,130 @@
+import pytest
+import torch
+
+from farzi.errors import ArtifactError, SettingsError
+from farzi.models import SASRec, Transformer, build_student, sequence_loss
+from farzi.models.soft_head import embed
+from farzi.models.weights import load_weights, save_weights
+
+STUDENTS = [
+    SASRec(num_tokens=11, context_length=6, width=8, num_heads=2),
+    Transformer(num_tokens=11, context_length=6, width=8, num_layers=2),
+]
+
+
+def parameters(student, seed=0):
+    return student.init(torch.Generator().manual_seed(seed), torch.float64)
+
+
+def batch(seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 11, (3, 6), generator=generator)
+
+
+@pytest.mark.parametrize("student", STUDENTS, ids=lambda student: type(student).__name__)
+class TestStudents:
+    def test_one_hot_tokens_give_the_hard_loss(self, student):
+        params, tokens = parameters(student), batch()
+        soft = torch.nn.functional.one_hot(tokens, 11).double()
+        torch.testing.assert_close(
+            sequence_loss(student, params, soft),
+            sequence_loss(student, params, tokens),
+            rtol=1e-12,
+            atol=0,
+        )
+
+    def test_labels_that_repeat_the_next_token_give_the_same_loss(self, student):
+        params, tokens = parameters(student), batch()
+        labels = torch.nn.functional.one_hot(tokens, 11).double().roll(-1, dims=1)
+        mask = torch.ones(3, 6, dtype=torch.bool)
+        mask[:, -1] = False
+        torch.testing.assert_close(
+            sequence_loss(student, params, tokens, labels=labels, mask=mask),
+            sequence_loss(student, params, tokens),
+        )
+
+    def test_the_loss_is_the_textbook_cross_entropy(self, student):
+        params, tokens = parameters(student), batch()
+        table = student.embedding(params)
+        hidden = student.hidden(params, embed(tokens, table))
+        expected = torch.nn.functional.cross_entropy(
+            (hidden[:, :-1] @ table.T).reshape(-1, 11), tokens[:, 1:].reshape(-1)
+        )
+        torch.testing.assert_close(sequence_loss(student, params, tokens), expected)
+
+    def test_a_position_reads_nothing_after_it(self, student):
+        params, tokens = parameters(student), batch()
+        other = tokens.clone()
+        other[:, 4:] = (other[:, 4:] + 1) % 11
+        table = student.embedding(params)
+        before, after = (
+            student.hidden(params, embed(each, table))[:, :4] for each in (tokens, other)
+        )
+        torch.testing.assert_close(before, after, rtol=0, atol=0)
+
+    def test_padding_changes_nothing(self, student):
+        params, tokens = parameters(student), batch()
+        short = sequence_loss(student, params, tokens[:, :4])
+        mask = torch.arange(6).expand(3, 6) < 4
+        torch.testing.assert_close(sequence_loss(student, params, tokens, mask=mask), short)
+
+    def test_has_a_second_derivative(self, student):
+        params = parameters(student)
+        soft = torch.rand(2, 5, 11, dtype=torch.float64).softmax(-1).requires_grad_()
+        names = list(params)
+
+        def gradient(*values):
+            leaves = dict(zip(names, values, strict=True))
+            loss = sequence_loss(student, leaves, soft)
+            return torch.autograd.grad(loss, values, create_graph=True)[0].sum()
+
+        leaves = [value.requires_grad_() for value in params.values()]
+        product = torch.autograd.grad(gradient(*leaves), [*leaves, soft])
+        direction = torch.randn_like(soft)
+        step = 1e-6
+        with torch.enable_grad():
+            ahead, behind = (
+                torch.autograd.grad(
+                    sequence_loss(
+                        student, dict(zip(names, leaves, strict=True)), soft + s * direction
+                    ),
+                    leaves[0],
+                )[0].sum()
+                for s in (step, -step)
+            )
+        numeric = (ahead - behind) / (2 * step)
+        torch.testing.assert_close((product[-1] * direction).sum(), numeric, rtol=1e-5, atol=1e-8)
+
+    def test_weights_survive_the_disk(self, student, tmp_path):
+        params = student.init(torch.Generator().manual_seed(3))
+        save_weights(tmp_path / "w.safetensors", student, params, {"source": "toy"})
+        again, loaded, provenance = load_weights(tmp_path / "w.safetensors")
+        assert again == student
+        assert provenance == {"source": "toy"}
+        torch.testing.assert_close(loaded, params, rtol=0, atol=0)
+
+
+def test_dropout_is_drawn_from_the_generator_alone():
+    student = SASRec(num_tokens=11, context_length=6, width=8, dropout=0.5)
+    params, tokens = parameters(student), batch()
+    losses = [
+        sequence_loss(student, params, tokens, generator=torch.Generator().manual_seed(seed))
+        for seed in (0, 0, 1)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"name": "sasrek"}, {"name": "sasrec", "num_tokens": 5, "context_length": 4, "widht": 3}],
+)
+def test_unknown_settings_are_refused(settings):
+    with pytest.raises(SettingsError):
+        build_student(settings)
+
+
+def test_broken_weights_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match="not a weights file"):
+        load_weights(path)
