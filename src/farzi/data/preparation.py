@@ -303,8 +303,8 @@ def _split_users(
 def _repeats_items(sequences: Sequences) -> bool:
     """Whether any sequence holds a token twice."""
     owners = np.repeat(np.arange(len(sequences)), sequences.lengths)
-    pairs = owners << 32 | sequences.tokens
-    return len(np.unique(pairs)) < len(pairs)
+    pairs = np.sort(owners << 32 | sequences.tokens)
+    return bool((pairs[1:] == pairs[:-1]).any())
 
 
 # ------------------------------------------------------------------------------------------ texts

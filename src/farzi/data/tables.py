@@ -97,7 +97,7 @@ def layout_of(path: Path, columns: Columns) -> Layout:
 
 
 def read_events(connection: Any, path: Path, layout: Layout, columns: Columns) -> None:
-    """Read a log into the view `events` of a DuckDB connection.
+    """Read a log into the table `events` of a DuckDB connection.
 
     `events` has `user` and `item` (int64 where every one is a plain integer, else text), `time`
     (int64 or double, seconds or whatever the file counts; microseconds where it holds dates)
@@ -148,7 +148,7 @@ def suffix_of(path: Path) -> str:
 
 
 def register_events(connection: Any, pairs: Sequence[tuple[str, str]]) -> None:
-    """Make the view `events` of (user, item) pairs that stand in time order already."""
+    """Make the table `events` of (user, item) pairs that stand in time order already."""
     import pyarrow as pa
 
     users, items = zip(*pairs, strict=True)
@@ -316,7 +316,7 @@ def _give_types(
     names: tuple[str, ...],
     chosen: Mapping[str, str],
 ) -> None:
-    """Check every value of `raw` and define `events`, the same rows with types."""
+    """Check every value of `raw` and make it `events`, the same rows with types."""
 
     def refuse(role: str, condition: str, problem: str) -> None:
         bad = connection.execute(
@@ -336,7 +336,8 @@ def _give_types(
         time, condition, problem = _time_type(connection)
         refuse("time", condition, problem)
     ids = ", ".join(f"{_id_type(connection, role)} AS {role}" for role in ("user", "item"))
-    connection.execute(f"CREATE TEMP VIEW events AS SELECT {ids}, {time} AS time, row FROM raw")
+    connection.execute(f"CREATE TEMP TABLE events AS SELECT {ids}, {time} AS time, row FROM raw")
+    connection.execute("DROP TABLE raw")
 
 
 def _id_type(connection: Any, role: str) -> str:

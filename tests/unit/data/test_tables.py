@@ -32,7 +32,7 @@ def read() -> Iterator[Reader]:
         found = connection.con.execute(
             "SELECT user, item, time FROM events ORDER BY row"
         ).fetchall()
-        connection.con.execute("DROP VIEW events; DROP TABLE raw")
+        connection.con.execute("DROP TABLE events")
         return list(found)
 
     yield rows
