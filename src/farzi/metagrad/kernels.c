@@ -100,11 +100,12 @@ INLINE vec larger(vec a, vec b)
     return (vec)((first & (ivec)a) | (~first & (ivec)b));
 }
 
-/* exp to 1 ulp or so for x <= 88; 0 below -87. */
+/* exp to 1 ulp or so for x <= 88, exp(-87) below -87; NaN stays NaN. */
 INLINE vec exp_of(vec x)
 {
     const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    x = larger(x, (vec){0} - 87.0f);
+    ivec tiny = x < -87.0f;
+    x = (vec)((tiny & (ivec)((vec){0} - 87.0f)) | (~tiny & (ivec)x));
     vec n = (x * 1.44269504f + shift) - shift;
     vec r = x - n * 0.693145752f - n * 1.42860677e-6f;
     vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
@@ -256,14 +257,15 @@ int log_partition_second(long threads, long R, long V, long W, const float *H, c
 }
 
 /* C (M, N) = A B, plus C where `add`; rows of B and C are contiguous. Threads split the rows. */
-void matrix_product(long threads, long M, long N, long K, const float *A, long a_row, long a_col,
-                    const float *B, long b_row, float *C, long c_row, long add)
+int matrix_product(long threads, long M, long N, long K, const float *A, const float *B, float *C,
+                   long a_row, long a_col, long b_row, long c_row, long add)
 {
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (long t = 0; t < threads; t++) {
         long i = M * t / threads, end = M * (t + 1) / threads;
         product(end - i, N, K, A + i * a_row, a_row, a_col, B, b_row, C + i * c_row, c_row, add);
     }
+    return 0;
 }
 
 /* Phi(x), the standard normal distribution function, to 1e-7 (Abramowitz and Stegun 7.1.26);
@@ -317,10 +319,265 @@ INLINE void gelu_all(const int order, long threads, long count, const float *x, 
 }
 
 /* order 0: out = gelu(x); 1: out = g gelu'(x); 2: out = c gelu'(x), out2 = c g gelu''(x). */
-void gelu(long threads, long order, long count, const float *x, const float *g, const float *c,
+int gelu(long threads, long order, long count, const float *x, const float *g, const float *c,
           float *out, float *out2)
 {
     if (order == 0) gelu_all(0, threads, count, x, g, c, out, out2);
     if (order == 1) gelu_all(1, threads, count, x, g, c, out, out2);
     if (order == 2) gelu_all(2, threads, count, x, g, c, out, out2);
+    return 0;
+}
+
+INLINE float dot(long n, const float *a, const float *b)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+INLINE float total_of(long n, const float *a)
+{
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (long i = 0; i < n; i++) sum += a[i];
+    return sum;
+}
+
+/* xh = (x - mean) / deviation; returns 1 / deviation. */
+INLINE float standardised(long W, const float *x, float eps, float *xh)
+{
+    float mean = total_of(W, x) / W;
+    for (long k = 0; k < W; k++) xh[k] = x[k] - mean;
+    float rstd = 1.0f / sqrtf(dot(W, xh, xh) / W + eps);
+    for (long k = 0; k < W; k++) xh[k] *= rstd;
+    return rstd;
+}
+
+/* out = rstd (a - mean(a) - xh mean(a xh)): the derivative of `standardised`, its own transpose. */
+INLINE void through_standard(long W, const float *xh, float rstd, const float *a, float *out)
+{
+    float mean = total_of(W, a) / W, slope = dot(W, a, xh) / W;
+    for (long k = 0; k < W; k++) out[k] = rstd * (a[k] - mean - xh[k] * slope);
+}
+
+int layer_norm(long threads, long R, long W, float eps, const float *x, const float *gain,
+                const float *bias, float *y)
+{
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long r = 0; r < R; r++) {
+        float *out = y + r * W;
+        standardised(W, x + r * W, eps, out);
+        for (long k = 0; k < W; k++) out[k] = out[k] * gain[k] + bias[k];
+    }
+    return 0;
+}
+
+/* d_x, d_gain, d_bias of layer_norm for the cotangent g of y. `sums` has room for 2 W a thread. */
+int layer_norm_first(long threads, long R, long W, float eps, const float *x, const float *gain,
+                      const float *g, float *d_x, float *d_gain, float *d_bias, float *sums)
+{
+    memset(sums, 0, 2 * threads * W * sizeof(float));
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (long t = 0; t < threads; t++) {
+        float xh[W], a[W], *sum_gain = sums + 2 * t * W, *sum_bias = sum_gain + W;
+        for (long r = R * t / threads; r < R * (t + 1) / threads; r++) {
+            const float *up = g + r * W;
+            float rstd = standardised(W, x + r * W, eps, xh);
+            for (long k = 0; k < W; k++) {
+                a[k] = up[k] * gain[k];
+                sum_gain[k] += up[k] * xh[k];
+                sum_bias[k] += up[k];
+            }
+            through_standard(W, xh, rstd, a, d_x + r * W);
+        }
+    }
+    for (long k = 0; k < W; k++) {
+        d_gain[k] = d_bias[k] = 0;
+        for (long t = 0; t < threads; t++)
+            d_gain[k] += sums[2 * t * W + k], d_bias[k] += sums[(2 * t + 1) * W + k];
+    }
+    return 0;
+}
+
+/* The derivative of <A, d_x> + <c_gain, d_gain> + <c_bias, d_bias>. */
+int layer_norm_second(long threads, long R, long W, float eps, const float *x, const float *gain,
+                       const float *g, const float *A, const float *c_gain, const float *c_bias,
+                       float *to_x, float *to_gain, float *to_g, float *sums)
+{
+    memset(sums, 0, threads * W * sizeof(float));
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+    for (long t = 0; t < threads; t++) {
+        float xh[W], a[W], B[W], D[W], *sum_gain = sums + t * W;
+        for (long r = R * t / threads; r < R * (t + 1) / threads; r++) {
+            const float *up = g + r * W, *down = A + r * W;
+            float rstd = standardised(W, x + r * W, eps, xh);
+            through_standard(W, xh, rstd, down, B);
+            for (long k = 0; k < W; k++) {
+                a[k] = up[k] * gain[k];
+                sum_gain[k] += B[k] * up[k];
+                to_g[r * W + k] = B[k] * gain[k] + c_gain[k] * xh[k] + c_bias[k];
+            }
+            float slope = dot(W, a, xh) / W, other = dot(W, down, xh) / W, joint = dot(W, a, B) / W;
+            for (long k = 0; k < W; k++)
+                D[k] = c_gain[k] * up[k] - rstd * (other * a[k] + slope * down[k]);
+            through_standard(W, xh, rstd, D, to_x + r * W);
+            for (long k = 0; k < W; k++) to_x[r * W + k] -= joint * rstd * xh[k];
+        }
+    }
+    for (long k = 0; k < W; k++) {
+        to_gain[k] = 0;
+        for (long t = 0; t < threads; t++) to_gain[k] += sums[t * W + k];
+    }
+    return 0;
+}
+
+/* Causal self-attention of one head. Q, K, V and the outputs are (L, d) with rows `row` apart; an
+ * (L, L) matrix has rows of `side` floats, zeros beyond L. */
+typedef struct {
+    long L, d, row, side;
+    float scale;
+    float *turned; /* (d, side): the right factor of a product with a transpose */
+} head;
+
+/* out (+)= scale X Y^T */
+INLINE void pairwise(const head *h, const float *X, long x_row, const float *Y, long y_row,
+                     float *out, int add)
+{
+    for (long k = 0; k < h->d; k++)
+        for (long j = 0; j < h->side; j++)
+            h->turned[k * h->side + j] = j < h->L ? Y[j * y_row + k] : 0;
+    product(h->L, h->side, h->d, X, x_row, 1, h->turned, h->side, out, h->side, add);
+}
+
+/* out (+)= S Y, or S^T Y */
+INLINE void mix(const head *h, const float *S, int transpose, const float *Y, long y_row, float *out,
+                long out_row, int add)
+{
+    product(h->L, h->d, h->L, S, transpose ? 1 : h->side, transpose ? h->side : 1, Y, y_row, out,
+            out_row, add);
+}
+
+/* Scores to weights: the softmax over positions up to the row's own. */
+INLINE void weights_of(const head *h, float *S)
+{
+    for (long i = 0; i < h->L; i++) {
+        float *row = S + i * h->side, high = row[0], sum = 0;
+        for (long j = 1; j <= i; j++) high = row[j] > high ? row[j] : high;
+        for (long j = 0; j < h->side; j += LANES)
+            *(vec *)(row + j) = exp_of((*(vec *)(row + j) - high) * h->scale);
+        for (long j = i + 1; j < h->side; j++) row[j] = 0;
+        sum = 1.0f / total_of(i + 1, row);
+        for (long j = 0; j <= i; j++) row[j] *= sum;
+    }
+}
+
+/* X -> S (X - rowsum(S X)) scale: the derivative of the softmax, its own transpose. */
+INLINE void through_softmax(const head *h, const float *S, float *X, float scale)
+{
+    for (long i = 0; i < h->L; i++) {
+        const float *s = S + i * h->side;
+        float *x = X + i * h->side, mean = dot(i + 1, s, x);
+        for (long j = 0; j < h->side; j++) x[j] = scale * s[j] * (x[j] - mean);
+    }
+}
+
+INLINE head head_of(long L, long W, long heads, float *turned)
+{
+    long d = W / heads;
+    return (head){L, d, 3 * W, padded(L), 1.0f / sqrtf(d), turned};
+}
+
+#define FOR_EACH_HEAD(matrices)                                                                    \
+    long d = W / heads, side = padded(L), square = L * side, jobs = B * heads;                     \
+    if (threads > jobs) threads = jobs;                                                            \
+    size_t one = (matrices) * square + d * side;                                                   \
+    float *all = space(one * threads);                                                             \
+    if (!all) return 1;                                                                            \
+    _Pragma("omp parallel for num_threads(threads) schedule(static, 1)")                           \
+    for (long t = 0; t < threads; t++)                                                             \
+        for (long job = jobs * t / threads; job < jobs * (t + 1) / threads; job++)
+
+/* qkv (B, L, 3 W) -> out (B, L, W) */
+int attention(long threads, long B, long L, long W, long heads, const float *qkv, float *out)
+{
+    FOR_EACH_HEAD(1)
+    {
+        float *S = all + t * one;
+        head h = head_of(L, W, heads, S + square);
+        const float *Q = qkv + job / heads * L * 3 * W + job % heads * d, *K = Q + W, *V = K + W;
+        pairwise(&h, Q, 3 * W, K, 3 * W, S, 0);
+        weights_of(&h, S);
+        mix(&h, S, 0, V, 3 * W, out + job / heads * L * W + job % heads * d, W, 0);
+    }
+    free(all);
+    return 0;
+}
+
+/* d_qkv for the cotangent g (B, L, W) of out */
+int attention_first(long threads, long B, long L, long W, long heads, const float *qkv,
+                    const float *g, float *d_qkv)
+{
+    FOR_EACH_HEAD(2)
+    {
+        float *S = all + t * one, *D = S + square;
+        head h = head_of(L, W, heads, D + square);
+        long at = job / heads * L * 3 * W + job % heads * d;
+        const float *Q = qkv + at, *K = Q + W, *V = K + W;
+        const float *up = g + job / heads * L * W + job % heads * d;
+        float *dQ = d_qkv + at, *dK = dQ + W, *dV = dK + W;
+        pairwise(&h, Q, 3 * W, K, 3 * W, S, 0);
+        weights_of(&h, S);
+        pairwise(&h, up, W, V, 3 * W, D, 0);
+        through_softmax(&h, S, D, h.scale);
+        mix(&h, D, 0, K, 3 * W, dQ, 3 * W, 0);
+        mix(&h, D, 1, Q, 3 * W, dK, 3 * W, 0);
+        mix(&h, S, 1, up, W, dV, 3 * W, 0);
+    }
+    free(all);
+    return 0;
+}
+
+/* The derivative of <c, d_qkv>, for qkv and for g. With S the weights, G = g V^T, D = S (G - rho),
+ * rho = rowsum(S G) and N the cotangent of D, the cotangents of S and G are
+ * g cV^T + N (G - rho) - nu G and S (N - nu), where nu = rowsum(S N). */
+int attention_second(long threads, long B, long L, long W, long heads, const float *qkv,
+                     const float *g, const float *c, float *to_qkv, float *to_g)
+{
+    FOR_EACH_HEAD(4)
+    {
+        float *S = all + t * one, *G = S + square, *N = G + square, *T = N + square;
+        head h = head_of(L, W, heads, T + square);
+        long at = job / heads * L * 3 * W + job % heads * d, out = job / heads * L * W + job % heads * d;
+        const float *Q = qkv + at, *K = Q + W, *V = K + W, *cQ = c + at, *cK = cQ + W, *cV = cK + W;
+        const float *up = g + out;
+        float *tQ = to_qkv + at, *tK = tQ + W, *tV = tK + W, *tg = to_g + out;
+        pairwise(&h, Q, 3 * W, K, 3 * W, S, 0);
+        weights_of(&h, S);
+        pairwise(&h, up, W, V, 3 * W, G, 0);
+        pairwise(&h, cQ, 3 * W, K, 3 * W, N, 0);
+        pairwise(&h, Q, 3 * W, cK, 3 * W, N, 1);
+        pairwise(&h, up, W, cV, 3 * W, T, 0);
+        for (long i = 0; i < L; i++) {
+            float *s = S + i * side, *gi = G + i * side, *n = N + i * side, *x = T + i * side;
+            float rho = dot(i + 1, s, gi), nu = h.scale * dot(i + 1, s, n), both = 0;
+            for (long j = 0; j < side; j++) {
+                float cot = h.scale * n[j];
+                x[j] += cot * (gi[j] - rho) - nu * gi[j];
+                n[j] = s[j] * (cot - nu);
+                gi[j] = h.scale * s[j] * (gi[j] - rho);
+            }
+            both = dot(i + 1, s, x);
+            for (long j = 0; j < side; j++) x[j] = h.scale * s[j] * (x[j] - both);
+        }
+        mix(&h, T, 0, K, 3 * W, tQ, 3 * W, 0);
+        mix(&h, G, 0, cK, 3 * W, tQ, 3 * W, 1);
+        mix(&h, T, 1, Q, 3 * W, tK, 3 * W, 0);
+        mix(&h, G, 1, cQ, 3 * W, tK, 3 * W, 1);
+        mix(&h, N, 1, up, W, tV, 3 * W, 0);
+        mix(&h, N, 0, V, 3 * W, tg, W, 0);
+        mix(&h, S, 0, cV, 3 * W, tg, W, 1);
+    }
+    free(all);
+    return 0;
 }

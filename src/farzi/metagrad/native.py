@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,38 +36,20 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
-        for name in ("log_partition", "log_partition_second"):
-            getattr(library, name).restype = ctypes.c_int
 
     def product(self, A: Tensor, B: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
         """A B into `out`, or added to it. Rows of B and `out` are contiguous; A may be strided."""
-        self._library.matrix_product(
-            *_integers(torch.get_num_threads(), *out.shape, B.shape[0]),
-            *_matrix(A),
-            *_integers(A.stride(1)),
-            *_matrix(B),
-            *_matrix(out),
-            *_integers(add),
-        )
+        sizes = *out.shape, B.shape[0]
+        strides = A.stride(0), A.stride(1), B.stride(0), out.stride(0)
+        self.run("matrix_product", *sizes, A, B, out, *strides, int(add))
         return out
 
-    def log_partition(self, H: Tensor, E: Tensor, weights: Tensor, *results: Tensor) -> None:
-        """Fill lse (R,), or lse, SE (R, W) and dE (V, W); see `farzi.models.soft_head`."""
-        lse, *rest = results
-        SE, dE = rest or (None, None)
-        sizes = (torch.get_num_threads(), H.shape[0], E.shape[0], H.shape[1])
-        failed = self._library.log_partition(
-            *_integers(*sizes), *map(_address, (H, E, weights, lse, SE, dE))
-        )
-        _check(failed)
-
-    def log_partition_second(self, H: Tensor, E: Tensor, *arguments: Tensor) -> None:
-        """Fill the last three, r (R,), d_H (R, W) and d_E (V, W); see `farzi.models.soft_head`."""
-        sizes = (torch.get_num_threads(), H.shape[0], E.shape[0], H.shape[1])
-        failed = self._library.log_partition_second(
-            *_integers(*sizes), *map(_address, (H, E, *arguments))
-        )
-        _check(failed)
+    def run(self, name: str, *arguments: Tensor | int | float | None) -> None:
+        """Call the function `name` with the thread count and `arguments`, tensors contiguous."""
+        if getattr(self._library, name)(
+            ctypes.c_long(torch.get_num_threads()), *map(_argument, arguments)
+        ):
+            raise MemoryError(f"the kernel {name} could not allocate its working memory.")
 
 
 def kernels_for(*tensors: Tensor) -> Kernels | None:
@@ -132,19 +115,9 @@ def _processor() -> bytes:
     return f"{platform.machine()} {flags}".encode()
 
 
-def _address(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
-
-
-def _integers(*values: int) -> list[ctypes.c_long]:
-    return [ctypes.c_long(value) for value in values]
-
-
-def _matrix(tensor: Tensor) -> tuple[ctypes.c_void_p, ctypes.c_long]:
-    """Address and distance between rows."""
-    return _address(tensor), ctypes.c_long(tensor.stride(0))
-
-
-def _check(failed: int) -> None:
-    if failed:
-        raise MemoryError("the soft head's kernels could not allocate their working memory.")
+def _argument(value: Tensor | int | float | None) -> Any:
+    if isinstance(value, int):
+        return ctypes.c_long(value)
+    if isinstance(value, float):
+        return ctypes.c_float(value)
+    return ctypes.c_void_p(None if value is None else value.data_ptr())

@@ -27,6 +27,7 @@ from torch.autograd import Function
 from torch.nn.functional import embedding
 
 from farzi.metagrad.deferred import readout
+from farzi.metagrad.native import kernels_for
 
 __all__ = ["embed", "next_token_loss"]
 
@@ -117,16 +118,7 @@ class _LogPartition(Function):
 
     @staticmethod
     def forward(H: Tensor, E: Tensor, weights: Tensor, wanted: bool) -> tuple[Tensor, ...]:
-        lse = H.new_empty(H.shape[0])
-        SE = torch.empty_like(H) if wanted else H.new_empty(0)
-        dE = torch.zeros_like(E) if wanted else H.new_empty(0)
-        for rows, S in _blocks(H, E):
-            top = S.amax(1, keepdim=True)
-            total = S.sub_(top).exp_().sum(1, keepdim=True)
-            lse[rows] = (top + total.log())[:, 0]
-            if wanted:
-                dE.addmm_(S.T, H[rows] * (weights[rows, None] / total))
-                torch.mm(S, E, out=SE[rows]).div_(total)
+        lse, SE, dE = _first(H.contiguous(), E.contiguous(), weights, wanted)
         return lse.dot(weights), lse, SE, dE
 
     @staticmethod
@@ -169,21 +161,16 @@ class _Gradient(Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, U: Tensor, C: Tensor) -> tuple[Tensor | None, ...]:
         d_loss, H, E, weights, lse, SE = ctx.saved_tensors
-        w = (weights * d_loss)[:, None]
-        d_H, d_E = torch.empty_like(H), torch.zeros_like(E)
-        r = (U * SE).sum(1, keepdim=True)
-        M = _block_buffer(H, E)
-        for rows, S in _blocks(H, E):
-            S.sub_(lse[rows, None]).exp_()
-            h, u = H[rows], U[rows]
-            m = torch.mm(u, E.T, out=M[: len(h)]).addmm_(h, C.T)
-            SC = torch.mm(S, C, out=d_H[rows])
-            r[rows] += (h * SC).sum(1, keepdim=True)
-            d_E.addmm_(S.T, w[rows] * (u - r[rows] * h))
-            Q = m.mul_(S)
-            SC.addmm_(Q, E).sub_(r[rows] * SE[rows])
-            d_E.addmm_(Q.T, w[rows] * h)
-        return r[:, 0].dot(weights), d_H.mul_(w), d_E, None, None, None, None
+        r, d_H, d_E = _second(
+            H.contiguous(),
+            E.contiguous(),
+            weights * d_loss,
+            lse,
+            SE,
+            U.contiguous(),
+            C.contiguous(),
+        )
+        return r.dot(weights), d_H, d_E, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> Any:
@@ -192,6 +179,53 @@ class _Gradient(Function):
             for args in _unbatched(info.batch_size, in_dims, inputs)
         ]
         return tuple(map(torch.stack, zip(*calls, strict=True))), (0, 0)
+
+
+def _first(H: Tensor, E: Tensor, weights: Tensor, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """logsumexp, S E and dL/dE; the latter two empty unless `wanted`."""
+    lse = H.new_empty(H.shape[0])
+    SE, dE = (torch.empty_like(H), torch.empty_like(E)) if wanted else (H.new_empty(0),) * 2
+    kernels = kernels_for(H, E, weights)
+    if kernels is not None:
+        grads = (SE, dE) if wanted else (None, None)
+        kernels.run("log_partition", len(H), *E.shape, H, E, weights, lse, *grads)
+        return lse, SE, dE
+    dE.zero_()
+    for rows, S in _blocks(H, E):
+        top = S.amax(1, keepdim=True)
+        total = S.sub_(top).exp_().sum(1, keepdim=True)
+        lse[rows] = (top + total.log())[:, 0]
+        if wanted:
+            dE.addmm_(S.T, H[rows] * (weights[rows, None] / total))
+            torch.mm(S, E, out=SE[rows]).div_(total)
+    return lse, SE, dE
+
+
+def _second(
+    H: Tensor, E: Tensor, weights: Tensor, lse: Tensor, SE: Tensor, U: Tensor, C: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """r, d/dH and d/dE."""
+    r, d_H, d_E = torch.empty_like(lse), torch.empty_like(H), torch.empty_like(E)
+    kernels = kernels_for(H, E, weights, U, C)
+    if kernels is not None:
+        given, results = (H, E, weights, lse, SE, U, C), (r, d_H, d_E)
+        kernels.run("log_partition_second", len(H), *E.shape, *given, *results)
+        return r, d_H, d_E
+    w = weights[:, None]
+    torch.sum(U * SE, 1, out=r)
+    d_E.zero_()
+    M = _block_buffer(H, E)
+    for rows, S in _blocks(H, E):
+        S.sub_(lse[rows, None]).exp_()
+        h, u = H[rows], U[rows]
+        m = torch.mm(u, E.T, out=M[: len(h)]).addmm_(h, C.T)
+        SC = torch.mm(S, C, out=d_H[rows])
+        level = r[rows].add_((h * SC).sum(1))[:, None]
+        d_E.addmm_(S.T, w[rows] * (u - level * h))
+        Q = m.mul_(S)
+        SC.addmm_(Q, E).sub_(level * SE[rows])
+        d_E.addmm_(Q.T, w[rows] * h)
+    return r, d_H.mul_(w), d_E
 
 
 def _unbatched(

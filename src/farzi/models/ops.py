@@ -1,0 +1,216 @@
+"""LayerNorm, GELU and causal attention with first and second derivatives in one kernel each.
+
+A student is small: autograd's second derivative of these is dozens of tiny operations. On CPU in
+float32 each derivative is one compiled pass; everywhere else the plain torch operations run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from farzi.metagrad.native import Kernels, kernels_for
+
+__all__ = ["causal_attention", "gelu", "layer_norm"]
+
+
+def gelu(x: Tensor) -> Tensor:
+    """The Gaussian error linear unit, x Phi(x)."""
+    if kernels_for(x) is None:
+        return torch.nn.functional.gelu(x)
+    return _apply(_Gelu, x)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """LayerNorm over the last axis; `weight` and `bias` are (W,)."""
+    if kernels_for(x, weight, bias) is None:
+        return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
+    return _apply(_LayerNorm, x, weight, bias, eps)
+
+
+def causal_attention(
+    qkv: Tensor, num_heads: int, dropout: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Self-attention in which position t reads positions up to t.
+
+    Args:
+        qkv: queries, keys and values side by side, (B, L, 3 W); a head has W / num_heads columns
+            of each.
+        num_heads: number of heads.
+        dropout: applied to the attention weights (..., L, L), or None.
+
+    Returns:
+        The heads' outputs side by side, (B, L, W).
+    """
+    if dropout is None and kernels_for(qkv) is not None:
+        return _apply(_Attention, qkv, num_heads)
+    *batch, length, width = qkv.shape
+    head_width = width // (3 * num_heads)
+    parts = qkv.view(*batch, length, 3, num_heads, head_width).unbind(-3)
+    q, k, v = (part.transpose(-3, -2) for part in parts)
+    scores = (q @ k.transpose(-1, -2)) / math.sqrt(head_width)
+    future = torch.ones(length, length, dtype=torch.bool, device=qkv.device).triu(1)
+    weights = scores.masked_fill(future, -torch.inf).softmax(-1)
+    mixed = (weights if dropout is None else dropout(weights)) @ v
+    return mixed.transpose(-3, -2).reshape(*batch, length, width // 3)
+
+
+def _apply(function: type[Function], *arguments: Any) -> Tensor:
+    result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _run(name: str, *arguments: Any) -> None:
+    kernels = kernels_for()
+    assert isinstance(kernels, Kernels)
+    kernels.run(name, *arguments)
+
+
+class _Saving(Function):
+    """Saves its tensor inputs; the others become `ctx.settings`."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*(x.contiguous() for x in inputs if isinstance(x, Tensor)))
+        ctx.settings = tuple(x for x in inputs if not isinstance(x, Tensor))
+
+    @classmethod
+    def one_by_one(cls, info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
+        """A batch as one call after the other."""
+        calls = [
+            cls.apply(  # type: ignore[no-untyped-call]
+                *(
+                    x if dim is None else x.select(dim, i)
+                    for x, dim in zip(inputs, in_dims, strict=True)
+                )
+            )
+            for i in range(info.batch_size)
+        ]
+        if isinstance(calls[0], Tensor):
+            return torch.stack(calls), 0
+        return tuple(map(torch.stack, zip(*calls, strict=True))), (0,) * len(calls[0])
+
+
+class _Gelu(_Saving):
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        _run("gelu", 0, x.numel(), x, None, None, y, None)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
+        return _apply(_GeluFirst, *ctx.saved_tensors, *cotangents)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
+        return _Gelu.one_by_one(info, in_dims, *inputs)
+
+
+class _GeluFirst(_Saving):
+    @staticmethod
+    def forward(x: Tensor, g: Tensor) -> Tensor:
+        d_x = torch.empty_like(x)
+        _run("gelu", 1, x.numel(), x, g.contiguous(), None, d_x, None)
+        return d_x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, c: Tensor) -> tuple[Tensor, Tensor]:
+        x, g = ctx.saved_tensors
+        to_x, to_g = torch.empty_like(x), torch.empty_like(x)
+        _run("gelu", 2, x.numel(), x, g, c.contiguous(), to_g, to_x)
+        return to_x, to_g
+
+
+class _LayerNorm(_Saving):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        x, width = x.contiguous(), x.shape[-1]
+        y = torch.empty_like(x)
+        _run("layer_norm", x.numel() // width, width, eps, x, weight, bias, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, _ = ctx.saved_tensors
+        first = _LayerNormFirst.apply(x, weight, *cotangents, *ctx.settings)  # type: ignore[no-untyped-call]
+        return *first, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
+        return _LayerNorm.one_by_one(info, in_dims, *inputs)
+
+
+class _LayerNormFirst(_Saving):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, g: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        width = x.shape[-1]
+        d_x, d_weight, d_bias = (
+            torch.empty_like(x),
+            torch.empty_like(weight),
+            torch.empty_like(weight),
+        )
+        sums = x.new_empty(2 * torch.get_num_threads() * width)
+        arguments = (x, weight, g.contiguous(), d_x, d_weight, d_bias, sums)
+        _run("layer_norm_first", x.numel() // width, width, eps, *arguments)
+        return d_x, d_weight, d_bias
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *c: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, g = ctx.saved_tensors
+        width = x.shape[-1]
+        to_x, to_weight, to_g = torch.empty_like(x), torch.empty_like(weight), torch.empty_like(x)
+        sums = x.new_empty(torch.get_num_threads() * width)
+        given = (x, weight, g, *(part.contiguous() for part in c))
+        results = (to_x, to_weight, to_g, sums)
+        _run("layer_norm_second", x.numel() // width, width, *ctx.settings, *given, *results)
+        return to_x, to_weight, to_g, None
+
+
+class _Attention(_Saving):
+    @staticmethod
+    def forward(qkv: Tensor, num_heads: int) -> Tensor:
+        qkv = qkv.contiguous()
+        out = qkv.new_empty(*qkv.shape[:-1], qkv.shape[-1] // 3)
+        _run("attention", *_sizes(qkv), num_heads, qkv, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None]:
+        return _apply(_AttentionFirst, *ctx.saved_tensors, *cotangents, *ctx.settings), None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
+        return _Attention.one_by_one(info, in_dims, *inputs)
+
+
+class _AttentionFirst(_Saving):
+    @staticmethod
+    def forward(qkv: Tensor, g: Tensor, num_heads: int) -> Tensor:
+        d_qkv = torch.empty_like(qkv)
+        _run("attention_first", *_sizes(qkv), num_heads, qkv, g.contiguous(), d_qkv)
+        return d_qkv
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, c: Tensor) -> tuple[Tensor, Tensor, None]:
+        qkv, g = ctx.saved_tensors
+        to_qkv, to_g = torch.empty_like(qkv), torch.empty_like(g)
+        sizes = *_sizes(qkv), *ctx.settings
+        _run("attention_second", *sizes, qkv, g, c.contiguous(), to_qkv, to_g)
+        return to_qkv, to_g, None
+
+
+def _sizes(qkv: Tensor) -> tuple[int, int, int]:
+    """B, L and W of qkv (..., L, 3 W)."""
+    length, width = qkv.shape[-2], qkv.shape[-1] // 3
+    return qkv.numel() // (3 * length * width), length, width
