@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from farzi.metagrad import SGD, Adam, init_state, update
+from farzi.metagrad import SGD, Adagrad, Adam, AdamW, RMSprop, init_state, update
 from farzi.metagrad.update import advance_tensors
 
 PAIRS: dict[str, tuple[Any, Callable[[list[Tensor]], torch.optim.Optimizer]]] = {
@@ -21,6 +21,28 @@ PAIRS: dict[str, tuple[Any, Callable[[list[Tensor]], torch.optim.Optimizer]]] = 
     "momentum": (
         SGD(lr=0.1, momentum=0.8, weight_decay=0.3),
         lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.8, weight_decay=0.3),
+    ),
+    "nesterov": (
+        SGD(lr=0.1, momentum=0.8, weight_decay=0.3, nesterov=True),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.8, weight_decay=0.3, nesterov=True),
+    ),
+    "adagrad": (
+        Adagrad(lr=0.1, lr_decay=0.2, weight_decay=0.3, initial_accumulator_value=0.1),
+        lambda p: torch.optim.Adagrad(
+            p, lr=0.1, lr_decay=0.2, weight_decay=0.3, initial_accumulator_value=0.1
+        ),
+    ),
+    "rmsprop": (
+        RMSprop(lr=0.1, alpha=0.9, weight_decay=0.3),
+        lambda p: torch.optim.RMSprop(p, lr=0.1, alpha=0.9, weight_decay=0.3),
+    ),
+    "rmsprop-momentum": (
+        RMSprop(lr=0.1, alpha=0.9, weight_decay=0.3, momentum=0.7),
+        lambda p: torch.optim.RMSprop(p, lr=0.1, alpha=0.9, weight_decay=0.3, momentum=0.7),
+    ),
+    "adamw": (
+        AdamW(lr=0.1, eps=1e-3, weight_decay=0.3),
+        lambda p: torch.optim.AdamW(p, lr=0.1, eps=1e-3, weight_decay=0.3),
     ),
     "adam": (Adam(lr=0.1), lambda p: torch.optim.Adam(p, lr=0.1)),
     "adam-decay": (

@@ -11,19 +11,22 @@ from __future__ import annotations
 from farzi.metagrad.adjoints import Adjoint, Checkpointed, Direct, Reversible, Stored
 from farzi.metagrad.deferred import readout
 from farzi.metagrad.metagradient import MetaGradient, Stats, metagradient
-from farzi.metagrad.optimizers import SGD, Accumulator, Adam, Optimizer
+from farzi.metagrad.optimizers import SGD, Accumulator, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from farzi.metagrad.unroll import unroll
 from farzi.metagrad.update import State, init_state, update
 
 __all__ = [
     "SGD",
     "Accumulator",
+    "Adagrad",
     "Adam",
+    "AdamW",
     "Adjoint",
     "Checkpointed",
     "Direct",
     "MetaGradient",
     "Optimizer",
+    "RMSprop",
     "Reversible",
     "State",
     "Stats",

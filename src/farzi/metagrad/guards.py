@@ -51,7 +51,7 @@ def translated(step: int) -> Iterator[None]:
         if any(phrase in message for phrase in _ONCE_ONLY):
             raise NotTwiceDifferentiableError(
                 f"the inner loss has no second derivative at step {step} ({fact}); for attention "
-                f"use "
+                "use "
                 "torch.nn.attention.sdpa_kernel(SDPBackend.MATH) or plain matrix products.",
                 step=step,
             ) from error
@@ -162,7 +162,7 @@ def first_evaluation(
     if _python_random_state() != drawn:
         raise StochasticLossError(
             f"the inner loss drew from Python's or NumPy's global generator at step {step}; draw "
-            f"from a "
+            "from a "
             "generator made from `step`.",
             step=step,
         )

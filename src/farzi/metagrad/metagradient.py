@@ -56,7 +56,6 @@ class MetaGradient:
         meta_grads: its gradient for each tensor of `meta`, direct dependence included; a leading
             axis of N for N starts.
         param_grads: for the parameters before the window (the start, where there is no window).
-        hyper_grads: for each hyper-parameter, of the shape given; summed over starts.
         final_params: weights after the last step.
         final_state: the optimiser's state there; pass it as `state` to go on.
         stats: what the call took.
@@ -66,10 +65,19 @@ class MetaGradient:
     metrics: Any
     meta_grads: Tensors
     param_grads: Tensors
-    hyper_grads: Tensors
+    _hyper_grads: Tensors | None
     final_params: Tensors
     final_state: State
     stats: Stats
+
+    @property
+    def hyper_grads(self) -> Tensors:
+        """The value's gradient for each hyper-parameter, of the shape given; summed over starts."""
+        if self._hyper_grads is None:
+            raise ValueError(
+                "`hyper_grads` are not defined by Adam(rule='paper'); use rule='exact'."
+            )
+        return self._hyper_grads
 
 
 def metagradient(
@@ -161,7 +169,7 @@ def metagradient(
         metrics=metrics,
         meta_grads=gradients.total(),
         param_grads=loop.layout.unflatten(back.param),
-        hyper_grads=loop.schedule.gradients(back.hyper),
+        _hyper_grads=None if back.hyper is None else loop.schedule.gradients(back.hyper),
         final_params=loop.layout.unflatten(run.final.param),
         final_state=unflatten_state(optimizer, loop.layout, run.final.accumulators),
         stats=Stats(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,11 +25,14 @@ __all__ = [
     "SGD",
     "Accumulator",
     "Accumulators",
+    "Adagrad",
     "Adam",
+    "AdamW",
     "Elementwise",
     "Hyper",
     "HyperValue",
     "Optimizer",
+    "RMSprop",
     "WholeUpdate",
 ]
 
@@ -117,20 +120,37 @@ def _hyper(optimizer: object, names: tuple[str, ...]) -> dict[str, HyperValue]:
     return {name: getattr(optimizer, name) for name in names}
 
 
+def _is_zero(value: HyperValue) -> bool:
+    return not isinstance(value, Tensor) and value == 0.0
+
+
 def _with_l2_decay(grad: Tensor, param: Tensor, hyper: Hyper) -> Tensor:
     """Gradient of the loss plus `weight_decay / 2 * |param|^2`."""
     weight_decay = hyper["weight_decay"]
-    if isinstance(weight_decay, float) and weight_decay == 0.0:
-        return grad
-    return grad + weight_decay * param
+    return grad if _is_zero(weight_decay) else grad + weight_decay * param
 
 
-def _first_moment(grad: Tensor, param: Tensor, _: Accumulators, hyper: Hyper, step: int) -> Tensor:
-    return (1 - hyper["b1"]) * _with_l2_decay(grad, param, hyper)
+def _decayed_gradient(
+    grad: Tensor, param: Tensor, _: Accumulators, hyper: Hyper, step: int
+) -> Tensor:
+    return _with_l2_decay(grad, param, hyper)
 
 
-def _second_moment(grad: Tensor, param: Tensor, _: Accumulators, hyper: Hyper, step: int) -> Tensor:
-    return (1 - hyper["b2"]) * torch.square(_with_l2_decay(grad, param, hyper))
+def _moments(l2_decay: bool) -> tuple[Accumulator, Accumulator]:
+    """The two moments of Adam, of the gradient with or without L2 decay."""
+
+    def first(grad: Tensor, param: Tensor, _: Accumulators, hyper: Hyper, step: int) -> Tensor:
+        h = _with_l2_decay(grad, param, hyper) if l2_decay else grad
+        return (1 - hyper["b1"]) * h
+
+    def second(grad: Tensor, param: Tensor, _: Accumulators, hyper: Hyper, step: int) -> Tensor:
+        h = _with_l2_decay(grad, param, hyper) if l2_decay else grad
+        return (1 - hyper["b2"]) * torch.square(h)
+
+    return (
+        Accumulator("m", lambda hyper, step: hyper["b1"], first),
+        Accumulator("v", lambda hyper, step: hyper["b2"], second),
+    )
 
 
 def _adam_delta(accumulators: Accumulators, hyper: Hyper, step: int) -> Tensor:
@@ -138,12 +158,6 @@ def _adam_delta(accumulators: Accumulators, hyper: Hyper, step: int) -> Tensor:
     c2 = 1 - hyper["b2"] ** step
     s = torch.sqrt(accumulators["v"] / c2 + hyper["eps_root"])
     return accumulators["m"] * (hyper["lr"] / c1) / (s + hyper["eps"])
-
-
-_ADAM_ACCUMULATORS = (
-    Accumulator("m", lambda hyper, step: hyper["b1"], _first_moment),
-    Accumulator("v", lambda hyper, step: hyper["b2"], _second_moment),
-)
 
 
 @dataclass(frozen=True)
@@ -160,8 +174,10 @@ class Adam:
         eps: added to the root.
         eps_root: added under the root.
         weight_decay: L2 decay, added to the gradient.
+        rule: "exact", or "paper": the published adjoint (Algorithm 1), which is right for one step
+            only. For comparison: `Direct` refuses it and `hyper_grads` raises.
 
-    Every one is a float, or a tensor of shape () or (steps,).
+    Every one but `rule` is a float, or a tensor of shape () or (steps,).
 
     Example:
         >>> from farzi.metagrad import Adam
@@ -175,8 +191,13 @@ class Adam:
     eps: HyperValue = 1e-8
     eps_root: HyperValue = 0.0
     weight_decay: HyperValue = 0.0
+    rule: Literal["exact", "paper"] = "exact"
 
-    accumulators: ClassVar[tuple[Accumulator, ...]] = _ADAM_ACCUMULATORS
+    accumulators: ClassVar[tuple[Accumulator, ...]] = _moments(l2_decay=True)
+
+    def __post_init__(self) -> None:
+        if self.rule not in ("exact", "paper"):
+            raise ValueError(f"`rule` must be 'exact' or 'paper', got {self.rule!r}.")
 
     @property
     def hyper(self) -> dict[str, HyperValue]:
@@ -191,16 +212,61 @@ class Adam:
 
 
 @dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), as `torch.optim.AdamW`.
+
+    Args:
+        lr: learning rate.
+        b1, b2: decays of the two moments, in [0, 1).
+        eps: added to the root.
+        eps_root: added under the root.
+        weight_decay: a step takes `lr * weight_decay` of the parameter away.
+
+    Every one is a float, or a tensor of shape () or (steps,).
+
+    Example:
+        >>> from farzi.metagrad import AdamW
+        >>> AdamW(lr=0.5, weight_decay=0.1).decoupled_decay({"lr": 0.5, "weight_decay": 0.1}, 1)
+        0.05
+    """
+
+    lr: HyperValue = 1e-3
+    b1: HyperValue = 0.9
+    b2: HyperValue = 0.999
+    eps: HyperValue = 1e-8
+    eps_root: HyperValue = 0.0
+    weight_decay: HyperValue = 1e-2
+
+    accumulators: ClassVar[tuple[Accumulator, ...]] = _moments(l2_decay=False)
+
+    @property
+    def hyper(self) -> dict[str, HyperValue]:
+        """Hyper-parameters by name."""
+        return _hyper(self, ("lr", "b1", "b2", "eps", "eps_root", "weight_decay"))
+
+    def delta(
+        self, accumulators: Accumulators, grad: Tensor, param: Tensor, hyper: Hyper, step: int
+    ) -> Tensor:
+        """What is subtracted from the parameter."""
+        return _adam_delta(accumulators, hyper, step)
+
+    def decoupled_decay(self, hyper: Hyper, step: int) -> HyperValue:
+        """The fraction of the parameter that a step takes away."""
+        return hyper["lr"] * hyper["weight_decay"]
+
+
+@dataclass(frozen=True)
 class SGD:
-    """Gradient descent with (heavy-ball) momentum, as `torch.optim.SGD` with no dampening.
+    """Gradient descent, as `torch.optim.SGD` with no dampening.
 
     Args:
         lr: learning rate.
         momentum: decay of the velocity, in [0, 1). The float 0 keeps no velocity at all, and
             `hyper_grads` then has no `momentum`; a tensor 0 keeps both.
         weight_decay: L2 decay, added to the gradient.
+        nesterov: step along the gradient plus the decayed velocity.
 
-    Every one is a float, or a tensor of shape () or (steps,).
+    Every one but `nesterov` is a float, or a tensor of shape () or (steps,).
 
     Example:
         >>> from farzi.metagrad import SGD
@@ -211,33 +277,143 @@ class SGD:
     lr: HyperValue = 1e-3
     momentum: HyperValue = 0.0
     weight_decay: HyperValue = 0.0
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        if self.nesterov and _is_zero(self.momentum):
+            raise ValueError("`momentum` must be above 0 with `nesterov=True`, got 0.")
 
     @property
     def hyper(self) -> dict[str, HyperValue]:
         """Hyper-parameters by name."""
-        names = ("lr", "momentum", "weight_decay") if self._has_velocity else ("lr", "weight_decay")
+        names = (
+            ("lr", "weight_decay")
+            if _is_zero(self.momentum)
+            else ("lr", "momentum", "weight_decay")
+        )
         return _hyper(self, names)
 
     @property
     def accumulators(self) -> tuple[Accumulator, ...]:
         """The velocity, unless momentum is the float 0."""
-        return (_VELOCITY,) if self._has_velocity else ()
-
-    @property
-    def _has_velocity(self) -> bool:
-        return isinstance(self.momentum, Tensor) or self.momentum != 0.0
+        if _is_zero(self.momentum):
+            return ()
+        return (Accumulator("velocity", lambda hyper, step: hyper["momentum"], _decayed_gradient),)
 
     def delta(
         self, accumulators: Accumulators, grad: Tensor, param: Tensor, hyper: Hyper, step: int
     ) -> Tensor:
         """What is subtracted from the parameter."""
-        if self._has_velocity:
-            return hyper["lr"] * accumulators["velocity"]
-        return hyper["lr"] * _with_l2_decay(grad, param, hyper)
+        if _is_zero(self.momentum):
+            return hyper["lr"] * _with_l2_decay(grad, param, hyper)
+        velocity = accumulators["velocity"]
+        if self.nesterov:
+            h = _with_l2_decay(grad, param, hyper)
+            return hyper["lr"] * (h + hyper["momentum"] * velocity)
+        return hyper["lr"] * velocity
 
 
-_VELOCITY = Accumulator(
-    "velocity",
-    lambda hyper, step: hyper["momentum"],
-    lambda grad, param, earlier, hyper, step: _with_l2_decay(grad, param, hyper),
-)
+def _square(grad: Tensor, param: Tensor, _: Accumulators, hyper: Hyper, step: int) -> Tensor:
+    return torch.square(_with_l2_decay(grad, param, hyper))
+
+
+@dataclass(frozen=True)
+class Adagrad:
+    """Adagrad (Duchi et al., 2011), as `torch.optim.Adagrad`, with `eps_root` inside the root.
+
+    Args:
+        lr: learning rate.
+        lr_decay: the rate of step t is `lr / (1 + (t - 1) * lr_decay)`.
+        eps: added to the root.
+        eps_root: added under the root.
+        weight_decay: L2 decay, added to the gradient.
+        initial_accumulator_value: start of the sum of squares; not differentiated.
+
+    The others are floats, or tensors of shape () or (steps,).
+    """
+
+    lr: HyperValue = 1e-2
+    lr_decay: HyperValue = 0.0
+    eps: HyperValue = 1e-10
+    eps_root: HyperValue = 0.0
+    weight_decay: HyperValue = 0.0
+    initial_accumulator_value: float = 0.0
+
+    @property
+    def hyper(self) -> dict[str, HyperValue]:
+        """Hyper-parameters by name."""
+        return _hyper(self, ("lr", "lr_decay", "eps", "eps_root", "weight_decay"))
+
+    @property
+    def accumulators(self) -> tuple[Accumulator, ...]:
+        """The sum of squared gradients."""
+        initial = self.initial_accumulator_value
+        return (Accumulator("sum", lambda hyper, step: 1.0, _square, initial),)
+
+    def delta(
+        self, accumulators: Accumulators, grad: Tensor, param: Tensor, hyper: Hyper, step: int
+    ) -> Tensor:
+        """What is subtracted from the parameter."""
+        rate = hyper["lr"] / (1 + (step - 1) * hyper["lr_decay"])
+        root = torch.sqrt(accumulators["sum"] + hyper["eps_root"])
+        return rate * _with_l2_decay(grad, param, hyper) / (root + hyper["eps"])
+
+
+def _mean_square(grad: Tensor, param: Tensor, _: Accumulators, hyper: Hyper, step: int) -> Tensor:
+    return (1 - hyper["alpha"]) * torch.square(_with_l2_decay(grad, param, hyper))
+
+
+def _scaled_gradient(
+    grad: Tensor, param: Tensor, earlier: Accumulators, hyper: Hyper, step: int
+) -> Tensor:
+    root = torch.sqrt(earlier["v"] + hyper["eps_root"])
+    return _with_l2_decay(grad, param, hyper) / (root + hyper["eps"])
+
+
+@dataclass(frozen=True)
+class RMSprop:
+    """RMSprop (Tieleman and Hinton, 2012), as `torch.optim.RMSprop`, with `eps_root` in the root.
+
+    Args:
+        lr: learning rate.
+        alpha: decay of the mean square, in [0, 1).
+        eps: added to the root.
+        eps_root: added under the root.
+        weight_decay: L2 decay, added to the gradient.
+        momentum: decay of the velocity, in [0, 1). The float 0 keeps no velocity at all, and
+            `hyper_grads` then has no `momentum`.
+
+    Every one is a float, or a tensor of shape () or (steps,).
+    """
+
+    lr: HyperValue = 1e-2
+    alpha: HyperValue = 0.99
+    eps: HyperValue = 1e-8
+    eps_root: HyperValue = 0.0
+    weight_decay: HyperValue = 0.0
+    momentum: HyperValue = 0.0
+
+    @property
+    def hyper(self) -> dict[str, HyperValue]:
+        """Hyper-parameters by name."""
+        names = ("lr", "alpha", "eps", "eps_root", "weight_decay")
+        return _hyper(self, names if _is_zero(self.momentum) else (*names, "momentum"))
+
+    @property
+    def accumulators(self) -> tuple[Accumulator, ...]:
+        """The mean square, and the velocity unless momentum is the float 0."""
+        mean_square = Accumulator("v", lambda hyper, step: hyper["alpha"], _mean_square)
+        if _is_zero(self.momentum):
+            return (mean_square,)
+        return (
+            mean_square,
+            Accumulator("velocity", lambda hyper, step: hyper["momentum"], _scaled_gradient),
+        )
+
+    def delta(
+        self, accumulators: Accumulators, grad: Tensor, param: Tensor, hyper: Hyper, step: int
+    ) -> Tensor:
+        """What is subtracted from the parameter."""
+        if _is_zero(self.momentum):
+            return hyper["lr"] * _scaled_gradient(grad, param, accumulators, hyper, step)
+        return hyper["lr"] * accumulators["velocity"]

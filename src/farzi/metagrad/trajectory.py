@@ -374,7 +374,7 @@ def check_reversible(loop: InnerLoop) -> None:
             if reads[0] is not None:
                 raise NotReversibleError(
                     f"{name} cannot be undone: its `delta` reads the {key} of the step, which is "
-                    f"not "
+                    "not "
                     f"known until the step is undone; {advice}.",
                     tensor=key,
                 )

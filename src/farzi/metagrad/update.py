@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from farzi.metagrad.flat import FlatState, Layout
-from farzi.metagrad.optimizers import Elementwise, Hyper, HyperValue, Optimizer
+from farzi.metagrad.fused import adam_pull_back, adam_update, paper_pull_back
+from farzi.metagrad.optimizers import Adam, AdamW, Elementwise, Hyper, HyperValue, Optimizer
 
 __all__ = [
     "HyperSchedule",
@@ -143,7 +144,13 @@ def advance_flat(
 def advance(
     optimizer: Optimizer, layout: Layout, state: FlatState, grad: Tensor, hyper: Hyper, step: int
 ) -> FlatState:
-    """One float update of a flat state."""
+    """One float update of a flat state, by hand where that is known."""
+    if type(optimizer) in (Adam, AdamW):
+        floats = {name: float(value) for name, value in hyper.items()}
+        decoupled = isinstance(optimizer, AdamW)
+        return FlatState(
+            *adam_update(state.param, state.accumulators, grad, floats, step, decoupled=decoupled)
+        )
     return FlatState(
         *advance_flat(optimizer, layout, state.param, state.accumulators, grad, hyper, step)
     )
@@ -285,12 +292,15 @@ class HyperSchedule:
 
 @dataclass(frozen=True)
 class Pulled:
-    """Cotangents before one update, from those after it. `hyper` has one value for each name."""
+    """Cotangents before one update, from those after it.
+
+    `hyper` has one value for each name, or is None for a rule that defines none.
+    """
 
     grad: Tensor
     param: Tensor
     accumulators: tuple[Tensor, ...]
-    hyper: Tensor
+    hyper: Tensor | None
 
 
 def pull_back(
@@ -304,12 +314,34 @@ def pull_back(
     d_param: Tensor,
     d_accumulators: Sequence[Tensor],
 ) -> Pulled:
-    """Vector-Jacobian product of one update, from the definition by autograd.
+    """Vector-Jacobian product of one update, by hand where that is known.
 
     `before` is the state before the step and `d_param`, `d_accumulators` are the cotangents after
     it. `after` is given where the accumulators were rounded: the step is linearised at those
     values.
     """
+    state = (before.param, before.accumulators, after)
+    cotangents = (d_param, d_accumulators)
+    if isinstance(optimizer, Adam) and optimizer.rule == "paper":
+        return Pulled(*paper_pull_back(*state, grad, hyper, step, *cotangents))
+    if type(optimizer) in (Adam, AdamW):
+        decoupled = isinstance(optimizer, AdamW)
+        return Pulled(*adam_pull_back(*state, grad, hyper, step, *cotangents, decoupled=decoupled))
+    return derived_pull_back(optimizer, layout, before, after, grad, hyper, step, *cotangents)
+
+
+def derived_pull_back(
+    optimizer: Optimizer,
+    layout: Layout,
+    before: FlatState,
+    after: Sequence[Tensor] | None,
+    grad: Tensor,
+    hyper: Mapping[str, float],
+    step: int,
+    d_param: Tensor,
+    d_accumulators: Sequence[Tensor],
+) -> Pulled:
+    """`pull_back` from the optimiser's definition, by autograd."""
     with torch.enable_grad():
         w, g, *earlier = (
             t.detach().requires_grad_() for t in (before.param, grad, *before.accumulators)

@@ -37,10 +37,13 @@ class Report:
 
 @dataclass(frozen=True)
 class Backward:
-    """Cotangents at the start of the window. `hyper` has one (steps,) vector a name."""
+    """Cotangents at the start of the window.
+
+    `hyper` has one (steps,) vector a name; None where the rule defines none.
+    """
 
     param: Tensor
-    hyper: dict[str, Tensor]
+    hyper: dict[str, Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Cotangents:
         self._accumulators: tuple[Tensor, ...] = tuple(
             torch.zeros_like(a) for a in loop.start.accumulators
         )
+        self._defines_hyper = True
         self._hyper = torch.zeros(
             (loop.steps, len(loop.schedule.names)), dtype=torch.float64, device=d_param.device
         )
@@ -126,10 +130,14 @@ class Cotangents:
         curved, mixed = linearised.pull(pulled.grad)
         self.param = pulled.param + curved
         self._accumulators = pulled.accumulators
-        self._hyper[i] = pulled.hyper
+        if pulled.hyper is not None:
+            self._hyper[i] = pulled.hyper
+        self._defines_hyper = pulled.hyper is not None
         self._meta.add(mixed)
 
     def finish(self) -> Backward:
         """The cotangents where the sweep has arrived."""
-        per_step = dict(zip(self._loop.schedule.names, self._hyper.unbind(1), strict=True))
+        per_step = None
+        if self._defines_hyper:
+            per_step = dict(zip(self._loop.schedule.names, self._hyper.unbind(1), strict=True))
         return Backward(self.param, per_step)

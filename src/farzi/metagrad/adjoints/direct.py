@@ -11,6 +11,7 @@ from farzi.metagrad.adjoints.base import Backward, Forward, Report
 from farzi.metagrad.flat import FlatState
 from farzi.metagrad.guards import check_finite, translated
 from farzi.metagrad.hvp import MetaGradients
+from farzi.metagrad.optimizers import Adam
 from farzi.metagrad.trajectory import Arithmetic, trajectory
 from farzi.metagrad.unroll import InnerLoop, gradient
 from farzi.metagrad.update import advance_flat, straight_through
@@ -39,6 +40,10 @@ class Direct:
 
     def forward(self, loop: InnerLoop, report: Report) -> Forward:
         """Run the inner loop under autograd."""
+        if isinstance(loop.optimizer, Adam) and loop.optimizer.rule == "paper":
+            raise ValueError(
+                "`adjoint` must not be Direct() with Adam(rule='paper'): it has one rule."
+            )
         path = trajectory(loop, self.arithmetic)
         state = path.start
         for i in range(loop.begin):
