@@ -8,8 +8,9 @@ result.meta_grads, result.param_grads, result.hyper_grads
 
 from __future__ import annotations
 
-from farzi.metagrad.adjoints import Adjoint, Checkpointed, Direct, Reversible, Stored
+from farzi.metagrad.adjoints import Adjoint, Auto, Checkpointed, Direct, Reversible, Stored
 from farzi.metagrad.deferred import readout
+from farzi.metagrad.estimate import Estimate, estimate
 from farzi.metagrad.metagradient import MetaGradient, Stats, metagradient
 from farzi.metagrad.optimizers import SGD, Accumulator, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from farzi.metagrad.unroll import unroll
@@ -22,8 +23,10 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adjoint",
+    "Auto",
     "Checkpointed",
     "Direct",
+    "Estimate",
     "MetaGradient",
     "Optimizer",
     "RMSprop",
@@ -31,6 +34,7 @@ __all__ = [
     "State",
     "Stats",
     "Stored",
+    "estimate",
     "init_state",
     "metagradient",
     "readout",

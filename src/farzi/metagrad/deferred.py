@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from farzi.metagrad.memo import gradient_is_known, recall
 from farzi.metagrad.native import kernels_for
 
 __all__ = ["ThinProducts", "readout", "recording"]
@@ -142,7 +143,7 @@ class _Readout(torch.autograd.Function):
 
     @staticmethod
     def forward(P: Tensor, E: Tensor, sink: ThinProducts | None) -> Tensor:
-        return _read(P, E)
+        return recall(lambda: (_read(P, E),))[0]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -155,7 +156,8 @@ class _Readout(torch.autograd.Function):
         (dX,) = cotangents
         if ctx.sink is not None and ctx.sink.is_open:
             ctx.sink.add(dX, E)
-        d_E: Tensor = _ReadoutTransposed.apply(P, dX, ctx.sink)  # type: ignore[no-untyped-call]
+        left_out = gradient_is_known() and E.is_leaf
+        d_E: Tensor = _ReadoutTransposed.apply(P, dX, ctx.sink, left_out)  # type: ignore[no-untyped-call]
         return None, d_E, None
 
     @staticmethod
@@ -173,19 +175,23 @@ class _Readout(torch.autograd.Function):
 
 
 class _ReadoutTransposed(torch.autograd.Function):
-    """P^T dX."""
+    """P^T dX; zeros, with the same derivative, where the value is `left_out`."""
 
     @staticmethod
-    def forward(ctx: Any, P: Tensor, dX: Tensor, sink: ThinProducts | None) -> Tensor:
+    def forward(
+        ctx: Any, P: Tensor, dX: Tensor, sink: ThinProducts | None, left_out: bool
+    ) -> Tensor:
         ctx.save_for_backward(P, dX)
         ctx.sink = sink
+        if left_out:
+            return dX.new_zeros(()).expand(P.shape[-1], dX.shape[-1])
         return _read_transposed(P, dX)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, Tensor, None]:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, Tensor, None, None]:
         P, dX = ctx.saved_tensors
         (u,) = cotangents
         if ctx.sink is not None and ctx.sink.is_open:
             ctx.sink.add(dX, u)
-        return None, _read(P, u.contiguous()), None
+        return None, _read(P, u.contiguous()), None, None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from farzi.metagrad.deferred import ThinProducts, recording
 from farzi.metagrad.guards import translated
+from farzi.metagrad.memo import Memo, knowing_gradient
 from farzi.metagrad.unroll import InnerLoop, Tensors
 
 __all__ = ["Linearised", "MetaGradients", "linearise"]
@@ -130,22 +131,34 @@ class Linearised:
         return layout.join(products[:num_params]), mixed
 
 
-def linearise(loop: InnerLoop, param: Tensor, i: int, meta: MetaGradients) -> Linearised:
-    """The inner gradient of step i at `param`, ready for products with a vector."""
+def linearise(
+    loop: InnerLoop,
+    param: Tensor,
+    i: int,
+    meta: MetaGradients,
+    known: tuple[Tensor, Memo] | None = None,
+) -> Linearised:
+    """The inner gradient of step i at `param`, ready for products with a vector.
+
+    `known` is the gradient's value and what else its first evaluation noted; neither is then
+    computed again.
+    """
     layout = loop.layout
+    replaying = contextlib.nullcontext() if known is None else known[1].replaying()
+    knowing = contextlib.nullcontext() if known is None else knowing_gradient()
     with torch.enable_grad():
         leaves = [view.detach().requires_grad_() for view in layout.split(param)]
         meta_leaves = meta.leaves()
-        with meta.recording(meta_leaves):
+        with meta.recording(meta_leaves), replaying:
             loss = loop.loss(layout.named(leaves), meta_leaves, i)
         if not loop.log.agrees(i, loss):
             _confirm(loop, param, i)
         parts: tuple[Tensor | None, ...] = (None,) * len(leaves)
         if loss.requires_grad:
-            with translated(loop.first_step + i):
+            with translated(loop.first_step + i), knowing:
                 parts = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
     with torch.no_grad():
-        grad = layout.join(parts)
+        grad = layout.join(parts) if known is None else known[0]
     return Linearised(loss.detach(), grad, loop, i, leaves, meta_leaves, meta, parts)
 
 

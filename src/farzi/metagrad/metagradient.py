@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from farzi.errors import NonFiniteError
-from farzi.metagrad.adjoints import Adjoint, Stored
+from farzi.metagrad.adjoints import Adjoint, Auto
 from farzi.metagrad.adjoints.base import Report
 from farzi.metagrad.flat import FlatState
 from farzi.metagrad.hvp import MetaGradients
@@ -110,7 +110,7 @@ def metagradient(
         steps: number of inner steps, >= 1.
         optimizer: the inner optimiser. Its hyper-parameters are floats or tensors of shape () or
             (steps,).
-        adjoint: how earlier states are had again on the way back.
+        adjoint: how earlier states are had again on the way back; None for `Auto()`.
         window: differentiate the last `window` steps only; None for all.
         state: the optimiser's state to go on from (`final_state`); None for its first.
         first_step: number of the first step: two chained calls equal one long one.
@@ -157,8 +157,8 @@ def metagradient(
         seed=seed,
         batched=batched,
     )
-    adjoint = Stored() if adjoint is None else adjoint
-    report = Report()
+    adjoint = Auto() if adjoint is None else adjoint
+    report = Report(adjoint.name)
     with torch.no_grad():
         run = adjoint.forward(loop, report)
         gradients = MetaGradients(loop.meta, loop.num_starts)
@@ -173,7 +173,7 @@ def metagradient(
         final_params=loop.layout.unflatten(run.final.param),
         final_state=unflatten_state(optimizer, loop.layout, run.final.accumulators),
         stats=Stats(
-            adjoint=adjoint.name,
+            adjoint=report.adjoint,
             reason="; ".join(report.notes) or "asked for",
             forward_steps=report.forward_steps,
             recomputed_steps=report.recomputed_steps,

@@ -60,6 +60,10 @@ class Trajectory(Protocol[AnyState]):
     rounds: bool
     start: AnyState
 
+    def gradient(self, param: Tensor, i: int) -> Tensor:
+        """The gradient of step i at `param`."""
+        ...
+
     def advance(self, state: AnyState, i: int) -> AnyState:
         """The state after step i."""
         ...
@@ -82,9 +86,13 @@ class FloatTrajectory:
         self._loop = loop
         self.start = loop.start
 
+    def gradient(self, param: Tensor, i: int) -> Tensor:
+        """The gradient of step i at `param`."""
+        return gradient(self._loop, param, i)
+
     def advance(self, state: FlatState, i: int) -> FlatState:
         """The state after step i."""
-        return self.advance_with(state, gradient(self._loop, state.param, i), i)
+        return self.advance_with(state, self.gradient(state.param, i), i)
 
     def advance_with(self, state: FlatState, grad: Tensor, i: int) -> FlatState:
         """The state after step i, given its gradient."""

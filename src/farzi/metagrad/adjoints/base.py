@@ -15,7 +15,7 @@ from farzi.metagrad.hvp import Linearised, MetaGradients
 from farzi.metagrad.unroll import InnerLoop
 from farzi.metagrad.update import pull_back
 
-__all__ = ["Adjoint", "Backward", "Cotangents", "Forward", "Report"]
+__all__ = ["Adjoint", "Backward", "Cotangents", "Forward", "Plan", "Report"]
 
 
 @dataclass
@@ -23,16 +23,31 @@ class Report:
     """What the run took. Filled in while it runs.
 
     Attributes:
+        adjoint: name of the adjoint that runs.
         forward_steps: inner steps taken in all, recomputed ones included.
         recomputed_steps: inner steps taken a second time or more.
         state_bytes: most bytes of trajectory held at once (states, snapshots, buffers).
         notes: what was found out on the way, for `stats.reason`.
     """
 
+    adjoint: str
     forward_steps: int = 0
     recomputed_steps: int = 0
     state_bytes: int = 0
     notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an adjoint will take, known before it runs.
+
+    Attributes:
+        state_bytes: most bytes of trajectory held at once (states, snapshots, buffers).
+        recomputed_steps: inner steps taken again on the way back.
+    """
+
+    state_bytes: int
+    recomputed_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,10 @@ class Adjoint(Protocol):
     @property
     def name(self) -> str:
         """Name in `stats`."""
+        ...
+
+    def plan(self, loop: InnerLoop) -> Plan:
+        """What `forward` and the way back will take."""
         ...
 
     def forward(self, loop: InnerLoop, report: Report) -> Forward:

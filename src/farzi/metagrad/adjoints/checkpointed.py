@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from farzi.metagrad.adjoints.base import Backward, Cotangents, Forward, Report
+from farzi.metagrad.adjoints.base import Backward, Cotangents, Forward, Plan, Report
 from farzi.metagrad.fixed_point import Fixed
 from farzi.metagrad.flat import FlatState
 from farzi.metagrad.hvp import MetaGradients, linearise
@@ -64,11 +64,25 @@ class Checkpointed:
         """Name in `stats`."""
         return "Checkpointed"
 
+    def plan(self, loop: InnerLoop) -> Plan:
+        """A state a slot."""
+        length = loop.steps - loop.begin
+        slots = self._slots(length)
+        item = 8 if self.arithmetic == "fixed" else loop.start.param.element_size()
+        state_bytes = loop.layout.numel * (1 + len(loop.start.accumulators)) * item
+        return Plan(
+            state_bytes * min(slots, max(length - 1, 1)),
+            forward_steps(length, slots) - (length - 1),
+        )
+
+    def _slots(self, length: int) -> int:
+        return fewest_slots(length) if self.slots is None else min(self.slots, length)
+
     def forward(self, loop: InnerLoop, report: Report) -> Forward:
         """Run the inner loop, keeping the states that the schedule asks for."""
         path = trajectory(loop, self.arithmetic)
         length = loop.steps - loop.begin
-        slots = fewest_slots(length) if self.slots is None else min(self.slots, length)
+        slots = self._slots(length)
         snapshots = _snapshots(self.on)
         state = path.start
         for i in range(loop.begin):

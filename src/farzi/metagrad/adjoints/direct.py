@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from farzi.metagrad.adjoints.base import Backward, Forward, Report
+from farzi.metagrad.adjoints.base import Backward, Forward, Plan, Report
 from farzi.metagrad.flat import FlatState
 from farzi.metagrad.guards import check_finite, translated
 from farzi.metagrad.hvp import MetaGradients
@@ -37,6 +37,10 @@ class Direct:
     def name(self) -> str:
         """Name in `stats`."""
         return "Direct"
+
+    def plan(self, loop: InnerLoop) -> Plan:
+        """No states are kept; the activations of every step are."""
+        return Plan(state_bytes=0)
 
     def forward(self, loop: InnerLoop, report: Report) -> Forward:
         """Run the inner loop under autograd."""

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from farzi.errors import NotReversibleError
-from farzi.metagrad.adjoints.base import Backward, Cotangents, Forward, Report
+from farzi.metagrad.adjoints.base import Backward, Cotangents, Forward, Plan, Report
 from farzi.metagrad.flat import FlatState
 from farzi.metagrad.hvp import MetaGradients, linearise
+from farzi.metagrad.optimizers import Elementwise
 from farzi.metagrad.trajectory import FixedState, FixedTrajectory, Spill, check_reversible
 from farzi.metagrad.unroll import InnerLoop
-from farzi.metagrad.update import state_names
+from farzi.metagrad.update import decoupled_decay, state_names
 
 __all__ = ["Reversible"]
 
@@ -35,6 +36,20 @@ class Reversible:
     def name(self) -> str:
         """Name in `stats`."""
         return "Reversible"
+
+    def plan(self, loop: InnerLoop) -> Plan:
+        """Two states of int64, and the bits that decays are expected to lose."""
+        optimizer = loop.optimizer
+        vectors = 1 + len(loop.start.accumulators)
+        bits = 0.0
+        if isinstance(optimizer, Elementwise):
+            for i in range(loop.begin, loop.steps):
+                hyper, step = loop.schedule.at(i), loop.number(i)
+                own = decoupled_decay(optimizer, hyper, step)
+                bits += 0.0 if own is None else 2 * float(own)
+                bits += sum(2 * (1 - float(a.decay(hyper, step))) for a in optimizer.accumulators)
+        numel = loop.layout.numel
+        return Plan(2 * 8 * vectors * numel + round(numel * bits / 8))
 
     def forward(self, loop: InnerLoop, report: Report) -> Forward:
         """Run the inner loop in fixed point, keeping the bits that its decays lose."""

@@ -1,0 +1,110 @@
+"""The choice of an adjoint, and what a call is expected to take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from farzi.errors import MemoryBudgetError
+from farzi.metagrad import (
+    SGD,
+    Adam,
+    Auto,
+    Checkpointed,
+    Direct,
+    Reversible,
+    Stored,
+    estimate,
+    metagradient,
+)
+from farzi.metagrad.adjoints import auto
+from farzi.metagrad.memory import available_bytes, peak_bytes
+
+ADAM = Adam(lr=0.01, eps_root=1e-6)
+STATE_BYTES = 3 * 4 * (16 * 64 + 64 * 4)
+
+
+def run(net: Any, **settings: Any) -> Any:
+    return metagradient(net.inner, net.outer, net.params, net.meta, **settings)
+
+
+@pytest.mark.parametrize(
+    ("states", "optimizer", "chosen"),
+    [
+        (31, ADAM, "Stored"),
+        (12, ADAM, "Checkpointed"),
+        (5.4, ADAM, "Reversible"),
+        (5.4, SGD(lr=0.01), "Checkpointed"),
+        (1, ADAM, "Checkpointed"),
+    ],
+)
+def test_choice_follows_the_budget(
+    states: float, optimizer: Any, chosen: str, net: Callable[..., Any]
+) -> None:
+    state_bytes = STATE_BYTES if optimizer is ADAM else STATE_BYTES // 3
+    budget = int(states * state_bytes)
+    if optimizer is not ADAM:
+        budget = int(2 * state_bytes)
+    stats = run(net(), steps=30, optimizer=optimizer, adjoint=Auto(budget_bytes=budget)).stats
+    assert stats.adjoint == chosen
+    assert "allowed" in stats.reason
+    assert stats.state_bytes <= budget
+
+
+def test_no_state_fits(net: Callable[..., Any]) -> None:
+    with pytest.raises(MemoryBudgetError, match="no adjoint fits"):
+        run(net(), steps=30, optimizer=ADAM, adjoint=Auto(budget_bytes=STATE_BYTES - 1))
+
+
+def test_half_of_the_memory_available_is_the_default(
+    net: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auto, "available_bytes", lambda device: 2 * 31 * STATE_BYTES)
+    assert run(net(), steps=30, optimizer=ADAM).stats.adjoint == "Stored"
+    assert run(net(), steps=31, optimizer=ADAM).stats.adjoint != "Stored"
+    monkeypatch.setattr(auto, "available_bytes", lambda device: None)
+    assert "not known" in run(net(), steps=3, optimizer=ADAM).stats.reason
+
+
+def test_memory_available_is_a_number_of_bytes() -> None:
+    found = available_bytes(torch.device("cpu"))
+    assert found is None or found > 2**20
+
+
+@pytest.mark.parametrize(
+    "adjoint",
+    [Direct(), Stored(), Checkpointed(slots=5), Checkpointed(), Reversible(), Auto()],
+    ids=lambda a: a.name,
+)
+def test_estimate(adjoint: Any, net: Callable[..., Any]) -> None:
+    problem = net()
+    arguments = (problem.inner, problem.outer, problem.params, problem.meta)
+    settings: dict[str, Any] = {"steps": 60, "optimizer": ADAM, "adjoint": adjoint}
+    expected = estimate(*arguments, **settings)
+    with peak_bytes(torch.device("cpu")) as peak:
+        stats = metagradient(*arguments, **settings).stats
+    assert expected.recomputed_steps == stats.recomputed_steps
+    assert expected.adjoint == stats.adjoint
+    assert expected.num_bytes == pytest.approx(peak.num_bytes, rel=0.2)
+    if stats.adjoint != "Direct":
+        assert expected.state_bytes == pytest.approx(stats.state_bytes, rel=0.2)
+    assert 0 < expected.wall_s < 60
+
+
+def test_estimate_takes_schedules_and_windows(net: Callable[..., Any]) -> None:
+    problem = net()
+    rates = torch.linspace(0.01, 0.001, 40)
+    expected = estimate(
+        problem.inner,
+        problem.outer,
+        problem.params,
+        problem.meta,
+        steps=40,
+        window=10,
+        optimizer=Adam(lr=rates, eps_root=1e-6),
+        adjoint=Checkpointed(slots=2),
+    )
+    assert expected.recomputed_steps == 20 - 9
