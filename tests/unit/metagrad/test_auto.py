@@ -22,6 +22,7 @@ from farzi.metagrad import (
 )
 from farzi.metagrad.adjoints import auto
 from farzi.metagrad.memory import available_bytes, peak_bytes
+from farzi.metagrad.unroll import inner_loop
 
 ADAM = Adam(lr=0.01, eps_root=1e-6)
 STATE_BYTES = 3 * 4 * (16 * 64 + 64 * 4)
@@ -31,23 +32,25 @@ def run(net: Any, **settings: Any) -> Any:
     return metagradient(net.inner, net.outer, net.params, net.meta, **settings)
 
 
+def stored_bytes(net: Any, optimizer: Any, steps: int) -> int:
+    loop = inner_loop(net.inner, net.params, net.meta, steps=steps, optimizer=optimizer)
+    return Stored().plan(loop).state_bytes
+
+
 @pytest.mark.parametrize(
-    ("states", "optimizer", "chosen"),
+    ("share", "optimizer", "chosen"),
     [
-        (31, ADAM, "Stored"),
-        (12, ADAM, "Checkpointed"),
-        (5.4, ADAM, "Reversible"),
-        (5.4, SGD(lr=0.01), "Checkpointed"),
-        (1, ADAM, "Checkpointed"),
+        (1.0, ADAM, "Stored"),
+        (0.99, ADAM, "Checkpointed"),
+        (0.25, ADAM, "Reversible"),
+        (0.2, SGD(lr=0.01), "Checkpointed"),
+        (0.08, ADAM, "Checkpointed"),
     ],
 )
 def test_choice_follows_the_budget(
-    states: float, optimizer: Any, chosen: str, net: Callable[..., Any]
+    share: float, optimizer: Any, chosen: str, net: Callable[..., Any]
 ) -> None:
-    state_bytes = STATE_BYTES if optimizer is ADAM else STATE_BYTES // 3
-    budget = int(states * state_bytes)
-    if optimizer is not ADAM:
-        budget = int(2 * state_bytes)
+    budget = int(share * stored_bytes(net(), optimizer, 30))
     stats = run(net(), steps=30, optimizer=optimizer, adjoint=Auto(budget_bytes=budget)).stats
     assert stats.adjoint == chosen
     assert "allowed" in stats.reason
@@ -62,9 +65,10 @@ def test_no_state_fits(net: Callable[..., Any]) -> None:
 def test_half_of_the_memory_available_is_the_default(
     net: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auto, "available_bytes", lambda device: 2 * 31 * STATE_BYTES)
+    enough = 2 * stored_bytes(net(), ADAM, 30)
+    monkeypatch.setattr(auto, "available_bytes", lambda device: enough)
     assert run(net(), steps=30, optimizer=ADAM).stats.adjoint == "Stored"
-    assert run(net(), steps=31, optimizer=ADAM).stats.adjoint != "Stored"
+    assert run(net(), steps=36, optimizer=ADAM).stats.adjoint != "Stored"
     monkeypatch.setattr(auto, "available_bytes", lambda device: None)
     assert "not known" in run(net(), steps=3, optimizer=ADAM).stats.reason
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from farzi.metagrad.adjoints.base import Backward, Cotangents, Forward, Report
+from farzi.metagrad.adjoints.base import Backward, Cotangents, Forward, Plan, Report
 from farzi.metagrad.hvp import MetaGradients, linearise
 from farzi.metagrad.memo import Memo
 from farzi.metagrad.trajectory import Arithmetic, trajectory
-from farzi.metagrad.unroll import InnerLoop
+from farzi.metagrad.unroll import InnerLoop, gradient
 
 __all__ = ["Stored"]
 
@@ -40,6 +40,17 @@ class Stored:
     def name(self) -> str:
         """Name in `stats`."""
         return "Stored"
+
+    def plan(self, loop: InnerLoop) -> Plan:
+        """Bytes of all gradients, of the states held beside them, and of what the loss keeps."""
+        length = loop.steps - loop.begin
+        stretch = math.isqrt(length)
+        num_states = math.ceil(length / stretch) + stretch
+        item = loop.layout.dtype.itemsize
+        state_item = 8 if self.arithmetic == "fixed" else item
+        state_bytes = loop.layout.numel * (1 + len(loop.start.accumulators)) * state_item
+        gradient_bytes = loop.layout.numel * item
+        return Plan(num_states * state_bytes + length * (gradient_bytes + _kept_bytes(loop)))
 
     def forward(self, loop: InnerLoop, report: Report) -> Forward:
         """Run the inner loop and keep its gradients."""
@@ -85,3 +96,11 @@ class Stored:
             return cotangents.finish()
 
         return Forward(final, backward)
+
+
+def _kept_bytes(loop: InnerLoop) -> int:
+    """Bytes that one evaluation of the loss asks to have kept."""
+    memo = Memo()
+    with memo.recording():
+        gradient(loop, loop.start.param, 0, record=False)
+    return memo.num_bytes
