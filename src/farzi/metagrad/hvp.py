@@ -31,7 +31,7 @@ class MetaGradients:
         self._num_starts = num_starts
         self._buffers: dict[str, Tensor] = {}
         self._thin = {
-            name: ThinProducts(partial(self._buffer, name))
+            name: ThinProducts(partial(_buffer, self._buffers, name, x))
             for name, x in meta.items()
             if num_starts is None and x.ndim >= 2
         }
@@ -73,12 +73,6 @@ class MetaGradients:
             else:
                 buffer.add_(gradient)
 
-    def _buffer(self, name: str) -> Tensor:
-        if name not in self._buffers:
-            x = self._meta[name]
-            self._buffers[name] = torch.zeros_like(x, memory_format=torch.contiguous_format)
-        return self._buffers[name]
-
     def total(self) -> Tensors:
         """The gradients so far; zeros for what was never used."""
         for thin in self._thin.values():
@@ -96,6 +90,13 @@ class MetaGradients:
         """Bytes held."""
         held = sum(thin.num_bytes for thin in self._thin.values())
         return held + sum(b.numel() * b.element_size() for b in self._buffers.values())
+
+
+def _buffer(buffers: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    """The buffer of `x`'s gradient, made when it is first needed."""
+    if name not in buffers:
+        buffers[name] = torch.zeros_like(x, memory_format=torch.contiguous_format)
+    return buffers[name]
 
 
 @dataclass(frozen=True)
