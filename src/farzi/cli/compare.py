@@ -115,7 +115,7 @@ def _split(
     """Prepare the split an artifact belongs to, and find or train the teacher of the soft rows."""
     from farzi.artifact import check_split
     from farzi.data import prepare
-    from farzi.distill import DistillSettings, artifact_synthetic
+    from farzi.distill import DistillSettings
     from farzi.distill.starts import Omega, TeacherSettings, teacher_runs
     from farzi.evaluation import sequences_of
     from farzi.experiments.compare import Split
@@ -127,7 +127,7 @@ def _split(
         task=task,
         data_root=data_root,
         split="leave-last-out" if artifact.source["split_kind"] == "leave-last-out" else "users",
-        split_seed=int(artifact.source["split_seed"]),  # type: ignore[arg-type]
+        split_seed=int(artifact.source["split_seed"]),
         vocabulary_size=protocol.get("vocabulary_size"),
     )
     check_split(
@@ -160,7 +160,7 @@ def _split(
         artifact.recipe,
         artifact.num_sequences,
         artifact.length,
-        artifact_synthetic(artifact),
+        artifact.synthetic,
         teacher,
     )
 

@@ -95,7 +95,7 @@ def distill(
 
     chosen_device, reason = choose_device(device)
     output.detail(f"device {chosen_device}: {reason}")
-    outcomes = []
+    outcomes: list[dict[str, Any]] = []
     code = EXIT_DONE
     for number in split_seed:
         data = prepare(

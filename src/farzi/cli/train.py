@@ -67,7 +67,6 @@ def train(
     """
     from farzi.artifact import check_split, locate_artifact, read_artifact
     from farzi.data import prepare
-    from farzi.distill import artifact_synthetic
     from farzi.evaluation import sequences_of, validation_loss
     from farzi.models import build_student
     from farzi.models.weights import save_weights
@@ -82,7 +81,7 @@ def train(
     if _is_artifact(artifact_or_source):
         artifact = read_artifact(locate_artifact(Path(artifact_or_source)))
         source = artifact.source
-        split_seed = int(source["split_seed"])  # type: ignore[arg-type]
+        split_seed = int(source["split_seed"])
         split = "leave-last-out" if source["split_kind"] == "leave-last-out" else "users"
     data = prepare(
         on or (str(artifact.source["name"]) if artifact else artifact_or_source),
@@ -106,12 +105,12 @@ def train(
             split_seed=data.split_seed,
             train_users_hash=data.train_users_hash,
         )
-        settings |= dict(artifact.recipe["student"])  # type: ignore[call-overload]
+        settings |= dict(artifact.recipe["student"])
         settings |= {"context_length": artifact.length}
-        recipe_batch = int(artifact.recipe["batch_size"])  # type: ignore[arg-type]
-        synthetic = artifact_synthetic(artifact)
+        recipe_batch = int(artifact.recipe["batch_size"])
+        synthetic = artifact.synthetic
         batches = SyntheticBatches(synthetic, batch_size or recipe_batch, seed)
-        lr = lr or float(artifact.recipe["lr"])  # type: ignore[arg-type]
+        lr = lr or float(artifact.recipe["lr"])
         cap, look = 500, 10
     else:
         batches = RealBatches(sequences_of(data, "train"), context_length, batch_size or 64, seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from farzi.distill.distiller import Distiller, DistillState
-from farzi.distill.run import RunOutcome, artifact_synthetic, distill
+from farzi.distill.run import RunOutcome, distill
 from farzi.distill.settings import DistillSettings
 
 __all__ = [
@@ -11,6 +11,5 @@ __all__ = [
     "DistillState",
     "Distiller",
     "RunOutcome",
-    "artifact_synthetic",
     "distill",
 ]

@@ -42,7 +42,7 @@ from farzi.evaluation import rounded, sequences_of
 from farzi.models import Student, build_student
 from farzi.synthetic import SyntheticSequences
 
-__all__ = ["RunOutcome", "artifact_synthetic", "distill", "make_artifact"]
+__all__ = ["RunOutcome", "distill", "make_artifact"]
 
 SAVE_EVERY = 10  # outer steps between two saves of the state
 _ROWS, _VALIDATION = 3, 4  # purposes of random draws
@@ -157,9 +157,9 @@ def distill(
         finished = state.stopped is not None or state.step >= settings.outer_steps
         reason = state.stopped or ("all outer steps taken" if finished else "asked to stop")
         path = folder / "artifact"
-        if finished and rank == 0 and not path.exists():
+        if finished and rank == 0:
             artifact = make_artifact(data, settings, state, start_loss)
-            write_artifact(artifact, path)
+            write_artifact(artifact, path, overwrite=path.exists())
         return RunOutcome(
             folder=folder,
             artifact=path if finished else None,
@@ -212,14 +212,11 @@ def make_artifact(
 ) -> Artifact:
     """The best sequences of a run as an artifact."""
     best = _on(state.best, "cpu")
-    learned: dict[str, Tensor] = {}
-    if best.label_latent is not None:
-        learned["labels"] = best.label_latent.contiguous()
-    if best.lengths is not None:
-        learned["lengths"] = best.lengths.float()
     return Artifact(
         latent=best.latent.contiguous(),
         decoder=best.decoder.contiguous(),
+        label_latent=None if best.label_latent is None else best.label_latent.contiguous(),
+        lengths=best.lengths,
         temperature=best.temperature,
         recipe={
             "student": _student_settings(data, settings),
@@ -230,6 +227,7 @@ def make_artifact(
             "start": settings.start,
             "outer_steps": state.best_step,
             "num_threads": torch.get_num_threads(),
+            "versions": {"farzi": farzi.__version__, "torch": str(torch.__version__)},
         },
         source={
             "name": data.name,
@@ -242,22 +240,9 @@ def make_artifact(
             "protocol": data.protocol,
         },
         vocabulary=data.vocabulary.decode(np.arange(data.vocabulary.size)),  # type: ignore[arg-type]
-        learned=learned,
         scores={
             "validation": rounded({"start_loss": start_loss, "fresh_loss": state.best_loss}),
         },
-    )
-
-
-def artifact_synthetic(artifact: Artifact) -> SyntheticSequences:
-    """The sequences of an artifact, ready for a student."""
-    lengths = artifact.learned.get("lengths")
-    return SyntheticSequences(
-        artifact.latent,
-        artifact.decoder,
-        artifact.learned.get("labels"),
-        None if lengths is None else lengths.long(),
-        artifact.temperature,
     )
 
 

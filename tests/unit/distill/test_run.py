@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from farzi.artifact import read_artifact
-from farzi.distill import DistillSettings, artifact_synthetic, distill
+from farzi.distill import DistillSettings, distill
 from farzi.errors import RunLockedError, SettingsError
 from toy import SMALL, toy_data, write_log
 
@@ -24,7 +24,7 @@ def test_every_start_ends_in_an_artifact(tmp_path, start, labels):
     data = toy_data(tmp_path)
     settings = DistillSettings(**{**SMALL.as_dict(), "start": start, "labels": labels})
     outcome = distill(data, tmp_path / "run", settings)
-    few = artifact_synthetic(read_artifact(outcome.artifact))
+    few = read_artifact(outcome.artifact).synthetic
     assert few.latent.shape == (6, 8, 4)
     assert (few.label_latent is not None) == labels
     torch.testing.assert_close(few.tokens().sum(-1), torch.ones(6, 8))
