@@ -13,6 +13,13 @@ from farzi.metagrad.deferred import readout
 from farzi.metagrad.estimate import Estimate, estimate
 from farzi.metagrad.metagradient import MetaGradient, Stats, metagradient
 from farzi.metagrad.optimizers import SGD, Accumulator, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from farzi.metagrad.smoothness import (
+    Agreement,
+    Smoothness,
+    agreement,
+    random_window,
+    smoothness,
+)
 from farzi.metagrad.unroll import unroll
 from farzi.metagrad.update import State, init_state, update
 
@@ -23,6 +30,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adjoint",
+    "Agreement",
     "Auto",
     "Checkpointed",
     "Direct",
@@ -31,13 +39,17 @@ __all__ = [
     "Optimizer",
     "RMSprop",
     "Reversible",
+    "Smoothness",
     "State",
     "Stats",
     "Stored",
+    "agreement",
     "estimate",
     "init_state",
     "metagradient",
+    "random_window",
     "readout",
+    "smoothness",
     "unroll",
     "update",
 ]
