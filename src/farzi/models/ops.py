@@ -15,9 +15,15 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from farzi.metagrad.memo import gradient_is_known
 from farzi.metagrad.native import Kernels, kernels_for
 
-__all__ = ["causal_attention", "gelu", "layer_norm"]
+__all__ = ["causal_attention", "gelu", "layer_norm", "linear"]
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """X W^T + b over the last axis of x."""
+    return _apply(_Linear, x, weight, bias)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -97,6 +103,49 @@ class _Saving(Function):
         return tuple(map(torch.stack, zip(*calls, strict=True))), (0,) * len(calls[0])
 
 
+class _Linear(_Saving):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.nn.functional.linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight, bias = ctx.saved_tensors
+        left_out = gradient_is_known() and weight.is_leaf and bias.is_leaf
+        first: tuple[Tensor, Tensor, Tensor]
+        first = _LinearFirst.apply(x, weight, *cotangents, left_out)  # type: ignore[no-untyped-call]
+        return first
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
+        return _Linear.one_by_one(info, in_dims, *inputs)
+
+
+class _LinearFirst(Function):
+    """d_x, d_weight and d_bias; zeros for the latter two where they are `left_out`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, g: Tensor, left_out: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(x, weight, g)
+        if left_out:
+            zero = x.new_zeros(())
+            return g @ weight, zero.expand_as(weight), zero.expand(len(weight))
+        rows = g.flatten(0, -2)
+        return g @ weight, rows.T @ x.flatten(0, -2), rows.sum(0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, c_x: Tensor, c_weight: Tensor, c_bias: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        x, weight, g = (tensor.flatten(0, -2) for tensor in ctx.saved_tensors)
+        a = c_x.flatten(0, -2)
+        to_g = torch.addmm(c_bias, a, weight.T).addmm_(x, c_weight.T)
+        return (g @ c_weight).view_as(c_x), g.T @ a, to_g.view_as(ctx.saved_tensors[2]), None
+
+
 class _Gelu(_Saving):
     @staticmethod
     def forward(x: Tensor) -> Tensor:
@@ -114,9 +163,10 @@ class _Gelu(_Saving):
         return _Gelu.one_by_one(info, in_dims, *inputs)
 
 
-class _GeluFirst(_Saving):
+class _GeluFirst(Function):
     @staticmethod
-    def forward(x: Tensor, g: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, g: Tensor) -> Tensor:
+        ctx.save_for_backward(x, g)
         d_x = torch.empty_like(x)
         _run("gelu", 1, x.numel(), x, g.contiguous(), None, d_x, None)
         return d_x
@@ -126,7 +176,7 @@ class _GeluFirst(_Saving):
     def backward(ctx: Any, c: Tensor) -> tuple[Tensor, Tensor]:
         x, g = ctx.saved_tensors
         to_x, to_g = torch.empty_like(x), torch.empty_like(x)
-        _run("gelu", 2, x.numel(), x, g, c.contiguous(), to_g, to_x)
+        _run("gelu", 2, x.numel(), x, g.contiguous(), c.contiguous(), to_g, to_x)
         return to_x, to_g
 
 
@@ -149,17 +199,19 @@ class _LayerNorm(_Saving):
         return _LayerNorm.one_by_one(info, in_dims, *inputs)
 
 
-class _LayerNormFirst(_Saving):
+class _LayerNormFirst(Function):
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, g: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, g: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        g = g.contiguous()
+        ctx.save_for_backward(x, weight, g)
+        ctx.eps = eps
         width = x.shape[-1]
-        d_x, d_weight, d_bias = (
-            torch.empty_like(x),
-            torch.empty_like(weight),
-            torch.empty_like(weight),
-        )
+        d_x = torch.empty_like(x)
+        d_weight, d_bias = torch.empty_like(weight), torch.empty_like(weight)
         sums = x.new_empty(2 * torch.get_num_threads() * width)
-        arguments = (x, weight, g.contiguous(), d_x, d_weight, d_bias, sums)
+        arguments = (x, weight, g, d_x, d_weight, d_bias, sums)
         _run("layer_norm_first", x.numel() // width, width, eps, *arguments)
         return d_x, d_weight, d_bias
 
@@ -172,7 +224,7 @@ class _LayerNormFirst(_Saving):
         sums = x.new_empty(torch.get_num_threads() * width)
         given = (x, weight, g, *(part.contiguous() for part in c))
         results = (to_x, to_weight, to_g, sums)
-        _run("layer_norm_second", x.numel() // width, width, *ctx.settings, *given, *results)
+        _run("layer_norm_second", x.numel() // width, width, ctx.eps, *given, *results)
         return to_x, to_weight, to_g, None
 
 
@@ -193,11 +245,14 @@ class _Attention(_Saving):
         return _Attention.one_by_one(info, in_dims, *inputs)
 
 
-class _AttentionFirst(_Saving):
+class _AttentionFirst(Function):
     @staticmethod
-    def forward(qkv: Tensor, g: Tensor, num_heads: int) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, g: Tensor, num_heads: int) -> Tensor:
+        g = g.contiguous()
+        ctx.save_for_backward(qkv, g)
+        ctx.num_heads = num_heads
         d_qkv = torch.empty_like(qkv)
-        _run("attention_first", *_sizes(qkv), num_heads, qkv, g.contiguous(), d_qkv)
+        _run("attention_first", *_sizes(qkv), num_heads, qkv, g, d_qkv)
         return d_qkv
 
     @staticmethod
@@ -205,8 +260,7 @@ class _AttentionFirst(_Saving):
     def backward(ctx: Any, c: Tensor) -> tuple[Tensor, Tensor, None]:
         qkv, g = ctx.saved_tensors
         to_qkv, to_g = torch.empty_like(qkv), torch.empty_like(g)
-        sizes = *_sizes(qkv), *ctx.settings
-        _run("attention_second", *sizes, qkv, g, c.contiguous(), to_qkv, to_g)
+        _run("attention_second", *_sizes(qkv), ctx.num_heads, qkv, g, c.contiguous(), to_qkv, to_g)
         return to_qkv, to_g, None
 
 

@@ -27,6 +27,7 @@ from torch.autograd import Function
 from torch.nn.functional import embedding
 
 from farzi.metagrad.deferred import readout
+from farzi.metagrad.memo import gradient_is_known, recall
 from farzi.metagrad.native import kernels_for
 
 __all__ = ["embed", "next_token_loss"]
@@ -114,11 +115,22 @@ def _log_partition(H: Tensor, E: Tensor, weights: Tensor) -> Tensor:
 
 
 class _LogPartition(Function):
-    """The value; with `wanted` also logsumexp, S E and dL/dE, while each block is in cache."""
+    """The value; with `wanted` also logsumexp, S E and dL/dE, while each block is in cache.
+
+    dL/dE is empty where the others were recalled.
+    """
 
     @staticmethod
     def forward(H: Tensor, E: Tensor, weights: Tensor, wanted: bool) -> tuple[Tensor, ...]:
-        lse, SE, dE = _first(H.contiguous(), E.contiguous(), weights, wanted)
+        H, E = H.contiguous(), E.contiguous()
+        dE = H.new_empty(0)
+
+        def compute() -> tuple[Tensor, Tensor]:
+            nonlocal dE
+            lse, SE, dE = _first(H, E, weights, wanted)
+            return lse, SE
+
+        lse, SE = recall(compute)
         return lse.dot(weights), lse, SE, dE
 
     @staticmethod
@@ -151,7 +163,12 @@ class _Gradient(Function):
     def forward(
         d_loss: Tensor, H: Tensor, E: Tensor, weights: Tensor, lse: Tensor, SE: Tensor, dE: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return SE * (weights * d_loss)[:, None], dE * d_loss
+        dH = SE * (weights * d_loss)[:, None]
+        if dE.numel() == E.numel():
+            return dH, dE * d_loss
+        if gradient_is_known() and E.is_leaf:
+            return dH, E.new_zeros(()).expand_as(E)
+        return dH, _first(H.contiguous(), E.contiguous(), weights, True)[2].mul_(d_loss)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:

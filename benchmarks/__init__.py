@@ -1,0 +1,1 @@
+"""`python -m benchmarks.engines` compares engines, `python -m benchmarks.plot` draws the page."""

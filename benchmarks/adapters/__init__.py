@@ -1,0 +1,1 @@
+"""One file an engine: `build(workload, steps, head)` returns a call that gives (value, dP)."""
