@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,7 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from farzi.errors import NonDeterministicError, NotReversibleError
-from farzi.metagrad import SGD, Adam, Checkpointed, Direct, Reversible, Stored, metagradient
+from farzi.metagrad import (
+    SGD,
+    Accumulator,
+    Adam,
+    Checkpointed,
+    Direct,
+    Reversible,
+    Stored,
+    metagradient,
+)
 
 OPTIMIZERS = {
     "momentum": SGD(lr=0.1, momentum=0.8, weight_decay=0.01),
@@ -60,8 +70,10 @@ def test_fixed_arithmetic_is_one_trajectory(
     assert relative_error(other, reversible) < 1e-12
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("adam", torch.float32), ("adam", torch.float64), ("momentum", torch.float32)],
+)
 def test_start_is_recovered_after_2000_steps(
     name: str, dtype: torch.dtype, toy: Callable[..., Any]
 ) -> None:
@@ -226,3 +238,56 @@ def test_memory_per_step_is_a_fraction_of_a_byte(toy: Callable[..., Any]) -> Non
 
     slope = (state_bytes(300) - state_bytes(100)) / 200 / 40_000
     assert slope <= 0.03
+
+
+def test_a_decay_that_depends_on_the_step(
+    toy: Callable[..., Any], relative_error: Callable[..., float]
+) -> None:
+    @dataclass(frozen=True)
+    class Warming:
+        """Momentum that rises with the step, until `last` lets it fall too far."""
+
+        last: float
+
+        @property
+        def hyper(self) -> dict[str, float]:
+            return {"lr": 0.05}
+
+        @property
+        def accumulators(self) -> tuple[Accumulator, ...]:
+            def decay(hyper: Any, step: int) -> float:
+                return self.last if step == 9 else 0.7 + 0.02 * step
+
+            return (Accumulator("velocity", decay, lambda grad, *_: grad),)
+
+        def delta(
+            self, accumulators: Any, grad: Tensor, param: Tensor, hyper: Any, step: int
+        ) -> Any:
+            return hyper["lr"] * accumulators["velocity"]
+
+    settings: dict[str, Any] = {"steps": 9, "optimizer": Warming(last=0.9)}
+    reversible = run(toy(), adjoint=Reversible(), **settings)
+    reference = run(toy(), adjoint=Direct(arithmetic="fixed"), **settings)
+    assert relative_error(reversible, reference) < 1e-9
+    with pytest.raises(NotReversibleError, match="step 8") as caught:
+        run(toy(), adjoint=Reversible(), steps=9, optimizer=Warming(last=0.1))
+    assert caught.value.step == 8
+
+
+def test_a_run_goes_on_from_a_state(toy: Callable[..., Any]) -> None:
+    settings: dict[str, Any] = {"optimizer": OPTIMIZERS["adam"], "adjoint": Reversible()}
+    problem = toy()
+    whole = run(problem, steps=20, window=8, **settings)
+    head = run(problem, steps=12, **settings)
+    tail = metagradient(
+        problem.inner,
+        problem.outer,
+        head.final_params,
+        problem.meta,
+        steps=8,
+        first_step=12,
+        state=head.final_state,
+        **settings,
+    )
+    torch.testing.assert_close(tail.final_params, whole.final_params, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(tail.meta_grads, whole.meta_grads, rtol=1e-6, atol=1e-9)

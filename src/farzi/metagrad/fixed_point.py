@@ -11,6 +11,7 @@ two do, one bit says which it was. The derivation is in `docs/maths.md`.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, replace
 
@@ -43,6 +44,7 @@ class Decay:
     shift: int
 
     @classmethod
+    @functools.lru_cache(maxsize=64)
     def of(cls, rate: float) -> Decay | None:
         """The nearest such rate (relative error below 2^-30); None where it is 0."""
         if rate == 0.0:

@@ -27,7 +27,6 @@ __all__ = ["LossLog", "check_finite", "first_evaluation", "seeded", "translated"
 _IN_PLACE = ("in-place operation", "inplace operation", "modified inplace")
 _ONCE_ONLY = (
     "derivative for aten::",
-    "is not implemented",
     "once_differentiable",
     "support double backward",
     "double backwards",

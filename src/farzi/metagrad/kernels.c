@@ -30,14 +30,15 @@ typedef int ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* One tile: tall rows by wide vectors, accumulated in registers. */
+/* One tile: tall rows by wide vectors, summed in registers. What was there before is added last, so
+ * that long sums are sums of short ones and round less. */
 INLINE void tile(const int tall, const int wide, long K, const float *A, long a_row, long a_col,
                  const float *B, long b_row, float *C, long c_row, int add)
 {
     vec sum[TALL][WIDE];
     for (int i = 0; i < tall; i++)
         for (int j = 0; j < wide; j++)
-            sum[i][j] = add ? *(const vec *)(C + i * c_row + j * LANES) : (vec){0};
+            sum[i][j] = (vec){0};
     for (long k = 0; k < K; k++) {
         vec b[WIDE];
         for (int j = 0; j < wide; j++) b[j] = *(const vec *)(B + k * b_row + j * LANES);
@@ -47,7 +48,10 @@ INLINE void tile(const int tall, const int wide, long K, const float *A, long a_
         }
     }
     for (int i = 0; i < tall; i++)
-        for (int j = 0; j < wide; j++) *(vec *)(C + i * c_row + j * LANES) = sum[i][j];
+        for (int j = 0; j < wide; j++) {
+            vec *c = (vec *)(C + i * c_row + j * LANES);
+            *c = add ? *c + sum[i][j] : sum[i][j];
+        }
 }
 
 INLINE void column_of_tiles(const int wide, long M, long K, const float *A, long a_row, long a_col,
@@ -163,10 +167,14 @@ int log_partition(long threads, long R, long V, long W, const float *H, const fl
                 for (long v = 1; v < V; v++) {
                     high = larger(high, *(vec *)(S + v * PANEL + l));
                 }
-                for (long v = 0; v < V; v++) {
-                    vec *z = (vec *)(S + v * PANEL + l);
-                    *z = exp_of(*z - high);
-                    sum += *z;
+                for (long v = 0; v < V;) {
+                    vec part = {0};
+                    for (long end = V - v < DEPTH ? V : v + DEPTH; v < end; v++) {
+                        vec *z = (vec *)(S + v * PANEL + l);
+                        *z = exp_of(*z - high);
+                        part += *z;
+                    }
+                    sum += part;
                 }
                 *(vec *)(top + l) = high, *(vec *)(total + l) = sum;
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
@@ -175,13 +176,7 @@ class FixedTrajectory:
 
     def _decays(self, i: int) -> tuple[Decay | None, ...]:
         """Of the parameter, then of each accumulator."""
-        hyper, step = self._hyper(i)
-        own = decoupled_decay(self._optimizer, hyper, step)
-        rates = [
-            1.0 - float(accumulator.decay(hyper, step))
-            for accumulator in self._optimizer.accumulators
-        ]
-        return tuple(map(Decay.of, [0.0 if own is None else float(own), *rates]))
+        return tuple(map(Decay.of, _decay_rates(self._optimizer, *self._hyper(i))))
 
     def _calibrated(self) -> FixedState:
         """The start, with the scales that the first step asks for."""
@@ -290,20 +285,26 @@ class FixedTrajectory:
     def _names(self) -> tuple[str, ...]:
         return ("parameter", *(a.name for a in self._optimizer.accumulators))
 
-    def undo_param(self, state: FixedState, i: int, spill: Spill) -> Fixed:
-        """The parameters before step i, from the state after it."""
+    def undo_param(self, state: FixedState, after: Sequence[Tensor], i: int, spill: Spill) -> Fixed:
+        """The parameters before step i, from the state after it and its accumulators' values."""
         hyper, step = self._hyper(i)
         unread = state.param.quantum
-        delta = self._optimizer.delta(self._named(state), unread, unread, hyper, step)
+        delta = self._optimizer.delta(self._named(after), unread, unread, hyper, step)
         return self._subtract(state.param, delta.neg(), self._decays(i)[0], i, 0, spill)
 
     def undo_accumulators(
-        self, state: FixedState, param: Tensor, grad: Tensor, i: int, spill: Spill
+        self,
+        state: FixedState,
+        after: Sequence[Tensor],
+        param: Tensor,
+        grad: Tensor,
+        i: int,
+        spill: Spill,
     ) -> tuple[Fixed, ...]:
         """The accumulators before step i: the last first, since it may have read the others."""
         hyper, step = self._hyper(i)
         decays = self._decays(i)
-        named = self._named(state)
+        named = self._named(after)
         before = list(state.accumulators)
         for index, accumulator in reversed(list(enumerate(self._optimizer.accumulators))):
             del named[accumulator.name]
@@ -313,13 +314,8 @@ class FixedTrajectory:
             )
         return tuple(before)
 
-    def _named(self, state: FixedState) -> dict[str, Tensor]:
-        return {
-            accumulator.name: fixed.values
-            for accumulator, fixed in zip(
-                self._optimizer.accumulators, state.accumulators, strict=True
-            )
-        }
+    def _named(self, values: Sequence[Tensor]) -> dict[str, Tensor]:
+        return dict(zip((a.name for a in self._optimizer.accumulators), values, strict=True))
 
     def _subtract(
         self,
@@ -338,6 +334,13 @@ class FixedTrajectory:
             before, lost = spill.formats.pop((i, index))
             return replace(before, counts=refined(counts, lost, self._loop.layout))
         return replace(fixed, counts=counts)
+
+
+def _decay_rates(optimizer: Elementwise, hyper: Mapping[str, float], step: int) -> list[float]:
+    """What a step takes away: of the parameter, then of each accumulator."""
+    own = decoupled_decay(optimizer, hyper, step)
+    rates = [1.0 - float(a.decay(hyper, step)) for a in optimizer.accumulators]
+    return [0.0 if own is None else float(own), *rates]
 
 
 def _range_bits(decay: Decay | None) -> int:
@@ -386,12 +389,10 @@ def check_reversible(loop: InnerLoop) -> None:
                     f"known until the step is undone; {advice}.",
                     tensor=key,
                 )
-    for i in range(loop.steps if loop.schedule.varies else 1):
-        hyper, step = loop.schedule.at(i), loop.number(i)
-        own = decoupled_decay(optimizer, hyper, step)
-        rates = {"the parameter": 0.0 if own is None else float(own)}
-        rates |= {f"`{a.name}`": 1.0 - float(a.decay(hyper, step)) for a in optimizer.accumulators}
-        for what, rate in rates.items():
+    whats = ("the parameter", *(f"`{a.name}`" for a in optimizer.accumulators))
+    for i in range(loop.steps):
+        rates = _decay_rates(optimizer, loop.schedule.at(i), loop.number(i))
+        for what, rate in zip(whats, rates, strict=True):
             decay = Decay.of(rate)
             if decay is not None and not decay.reversible:
                 raise NotReversibleError(

@@ -74,10 +74,12 @@ class Reversible:
             state = end
             for i in reversed(range(loop.begin, loop.steps)):
                 after = tuple(a.values for a in state.accumulators)
-                param = path.undo_param(state, i, spill)
+                param = path.undo_param(state, after, i, spill)
                 values = param.values
                 linearised = linearise(loop, values, i, meta)
-                accumulators = path.undo_accumulators(state, values, linearised.grad, i, spill)
+                accumulators = path.undo_accumulators(
+                    state, after, values, linearised.grad, i, spill
+                )
                 state = FixedState(param, accumulators)
                 before = FlatState(values, tuple(a.values for a in accumulators))
                 cotangents.step_back(i, before, linearised, after)
