@@ -38,9 +38,11 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@echo "[demo] distil stdlib-calls"
 	@rm -rf $(DEMO_DIR)
-	@$(BIN)/python -m farzi distill stdlib-calls --out $(DEMO_DIR)
+	@$(BIN)/python -m farzi distill stdlib-calls --out $(DEMO_DIR) --config experiments/demo.toml
 	@echo "[demo] compare"
-	@$(BIN)/python -m farzi compare stdlib-calls --artifact $(DEMO_DIR)
+	@$(BIN)/python -m farzi compare stdlib-calls --artifact $(DEMO_DIR) --seeds 2 \
+		--rows full random head farzi most-popular
+	@echo "$(DEMO_DIR)/artifact"
 
 test: $(STAMP)
 	@$(PYTEST) --numprocesses $(WORKERS)
