@@ -50,7 +50,8 @@ INLINE void tile(const int tall, const int wide, long K, const float *A, long a_
     for (int i = 0; i < tall; i++)
         for (int j = 0; j < wide; j++) {
             vec *c = (vec *)(C + i * c_row + j * LANES);
-            *c = add ? *c + sum[i][j] : sum[i][j];
+            if (add) sum[i][j] += *c;
+            *c = sum[i][j];
         }
 }
 

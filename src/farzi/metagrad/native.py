@@ -74,6 +74,8 @@ def _load() -> tuple[Kernels | None, str]:
     try:
         path = _compiled(compiler)
         return Kernels(ctypes.CDLL(str(path))), f"compiled with {compiler}"
+    except subprocess.CalledProcessError as error:
+        return None, f"{compiler} failed: {error.stderr.decode(errors='replace').strip()}"
     except (OSError, subprocess.SubprocessError) as error:
         return None, f"{compiler} failed: {error}"
 
