@@ -87,11 +87,13 @@ def distill(
     Example:
         farzi distill stdlib-calls --out runs/calls
         farzi distill ml-100k --data-root ~/datasets --size 50x50 --out runs/ml-100k
-        farzi distill ml-100k --out runs/ml-100k --set lr_labels=0.02 --set num_teachers=1
+        farzi distill ml-100k --out runs/a --set lr_labels=0.02 --set num_teachers=1
+        torchrun --nproc-per-node 2 -m farzi distill ml-100k --out runs/b
     """
     from farzi.data import prepare
     from farzi.distill import DistillSettings
     from farzi.distill import distill as run_distillation
+    from farzi.distill.world import world_of_torchrun
 
     chosen_device, reason = choose_device(device)
     output.detail(f"device {chosen_device}: {reason}")
@@ -129,7 +131,11 @@ def distill(
         if dry_run:
             outcomes.append({"out": str(folder), "settings": settings.as_dict()})
             continue
-        with _stop_on_signal() as stop, output.progress("distil", unit="") as bar:
+        with (
+            world_of_torchrun(chosen_device) as world,
+            _stop_on_signal() as stop,
+            (output if world.rank == 0 else Output(quiet=True)).progress("distil", unit="") as bar,
+        ):
 
             def report(stage: str, done: int, total: int, note: str, bar: Any = bar) -> None:
                 bar(done, total, f"{stage}: {note}" if note else stage)
@@ -142,7 +148,10 @@ def distill(
                 device=chosen_device,
                 report=report,
                 should_stop=lambda stop=stop: stop[0] is not None,  # type: ignore[misc]
+                world=world,
             )
+        if world.rank:
+            continue
         outcomes.append(
             {
                 "run": str(folder),
@@ -158,6 +167,8 @@ def distill(
             code = EXIT_INTERRUPTED if stop[0] == signal.SIGINT else EXIT_STOPPED
             output.say(f"stopped after outer step {outcome.outer_steps}; --resume goes on.")
             break
+    if not outcomes:
+        return code  # a process of torchrun that is not the first
     payload = outcomes[0] if len(outcomes) == 1 else {"runs": outcomes}
     output.result(payload, text="\n".join(_line(outcome) for outcome in outcomes))
     return code

@@ -25,6 +25,7 @@ from farzi.data.sequences import Sequences
 from farzi.distill.objectives import meta_matching
 from farzi.distill.settings import DistillSettings
 from farzi.distill.starts import Omega
+from farzi.distill.world import ALONE, World
 from farzi.errors import NonFiniteError
 from farzi.evaluation import validation_loss
 from farzi.metagrad import Adam, Stored, metagradient, unroll
@@ -37,7 +38,6 @@ from farzi.training import SyntheticBatches, TrainSettings, real_batch, train
 __all__ = ["DistillState", "Distiller", "Member", "Record"]
 
 Record = dict[str, Any]
-Average = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 
 # purposes of random draws
 _REAL, _OMEGA = 1, 2
@@ -96,10 +96,8 @@ class Distiller:
         validation_sequences: real sequences that choose the best step.
         start: the sequences to begin from.
         omega: teacher runs that some students start from; needed with `stored_starts` > 0.
-        average: averages meta-gradients over processes; None in a single one.
-        rank: number of this process.
-        num_ranks: number of processes; outer step n of rank r draws what step n * num_ranks + r
-            of a single process would.
+        world: the processes; draw d of an outer step on rank r is what draw d * size + r of a
+            single process with all their students would be.
     """
 
     student: Student
@@ -108,9 +106,7 @@ class Distiller:
     validation_sequences: Sequences
     start: SyntheticSequences
     omega: Omega | None = None
-    average: Average | None = None
-    rank: int = 0
-    num_ranks: int = 1
+    world: World = ALONE
 
     @property
     def optimizer(self) -> Adam:
@@ -122,9 +118,11 @@ class Distiller:
         settings = self.settings
         members = []
         for index in range(settings.num_students if settings.outer_steps else 0):
-            member = self._begin_member(index)
+            place = self._across_ranks(index)
+            member = self._begin_member(place)
             windows = settings.inner_steps // settings.window
-            age = index * windows // settings.num_students * settings.window
+            of_all = settings.num_students * self.world.size
+            age = place * windows // of_all * settings.window
             if age:
                 params, state = unroll(
                     self.inner_loss(member.seed),
@@ -175,8 +173,9 @@ class Distiller:
         restarted: list[str] = []
         ages = []
         for draw in range(settings.starts_per_step):
-            number = (state.step * settings.starts_per_step + draw) * self.num_ranks + self.rank
-            place = number % len(members)
+            turn = state.step * settings.starts_per_step + draw
+            number = self._across_ranks(turn)
+            place = turn % len(members)
             member = members[place]
             try:
                 value, gradient, member = self._window(member, state.synthetic, number)
@@ -188,22 +187,25 @@ class Distiller:
                 values.append(value)
                 ages.append(member.age)
             if member.age + settings.window > settings.inner_steps:
-                member = self._begin_member(num_begun * self.num_ranks + self.rank)
+                member = self._begin_member(self._across_ranks(num_begun))
                 num_begun += 1
             members[place] = member
         state = replace(state, members=tuple(members), num_begun=num_begun, step=state.step + 1)
         record: Record = {"step": state.step, "ages": ages}
         if restarted:
             record["restarted"] = restarted
-        if gradients:
+        if self.world.agree(bool(gradients)):
+            blocks = state.synthetic.factors()
             mean = {
                 name: torch.stack([gradient[name] for gradient in gradients]).mean(0)
-                for name in gradients[0]
+                if gradients
+                else torch.zeros_like(block)
+                for name, block in blocks.items()
             }
-            if self.average is not None:
-                mean = self.average(mean)
+            mean = self.world.average(mean)
             state = self._update(state, mean)
-            record["outer_loss"] = statistics.fmean(values)
+            if values:
+                record["outer_loss"] = statistics.fmean(values)
             record["gradient_norm"] = {name: float(block.norm()) for name, block in mean.items()}
         if len(gradients) > 1:
             record["agreement"] = _agreement(gradients)
@@ -262,6 +264,10 @@ class Distiller:
             )
             losses.append(trained.loss)
         return statistics.fmean(losses)
+
+    def _across_ranks(self, number: int) -> int:
+        """A count of this process as one over all processes."""
+        return number * self.world.size + self.world.rank
 
     def _begin_member(self, seed: int) -> Member:
         generator = np.random.default_rng([self.settings.seed, _OMEGA, seed])

@@ -33,10 +33,11 @@ import farzi
 from farzi.artifact import Artifact, write_artifact
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
-from farzi.distill.distiller import Average, Distiller, DistillState, Member, Record
+from farzi.distill.distiller import Distiller, DistillState, Member, Record
 from farzi.distill.initialise import choose_rows, random_start, real_start, teacher_start
 from farzi.distill.settings import DistillSettings
 from farzi.distill.starts import Omega, TeacherSettings, teacher_runs
+from farzi.distill.world import ALONE, World
 from farzi.errors import DataError, RunLockedError, SettingsError
 from farzi.evaluation import rounded, sequences_of
 from farzi.models import Student, build_student
@@ -82,9 +83,7 @@ def distill(
     device: torch.device | str = "cpu",
     report: Report | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    average: Average | None = None,
-    rank: int = 0,
-    num_ranks: int = 1,
+    world: World = ALONE,
 ) -> RunOutcome:
     """Distil a prepared source into `out`, or go on with the run that is there.
 
@@ -96,9 +95,7 @@ def distill(
         device: where to compute.
         report: called with (stage, done, total, note).
         should_stop: asked after every outer step; True saves and returns.
-        average: averages meta-gradients over processes; None in a single one.
-        rank: number of this process; only 0 writes.
-        num_ranks: number of processes.
+        world: the processes of this run; only the first writes the result.
 
     Raises:
         SettingsError: `out` is in use, or its settings differ.
@@ -107,9 +104,11 @@ def distill(
     """
     folder = Path(out)
     say: Report = report or (lambda stage, done, total, note: None)
-    identity = _identity(data, settings, num_ranks)
-    _claim(folder, identity, resume)
-    with _locked(folder) if rank == 0 else contextlib.nullcontext():
+    first = world.rank == 0
+    if first:
+        _claim(folder, _identity(data, settings, world.size), resume)
+    world.wait()
+    with _locked(folder) if first else contextlib.nullcontext():
         student = build_student(_student_settings(data, settings))
         teacher = build_student({**_student_settings(data, settings), "dropout": settings.dropout})
         train_sequences = sequences_of(data, "train")
@@ -117,6 +116,8 @@ def distill(
             sequences_of(data, "validation"), settings.validation_size, settings.seed
         )
         omega = None
+        if not first:
+            world.wait()
         if settings.start == "teacher" or settings.stored_starts > 0:
             omega = teacher_runs(
                 teacher,
@@ -129,10 +130,12 @@ def distill(
                     max_epochs=settings.teacher_epochs,
                     seed=settings.seed,
                 ),
-                folder / "teachers" if rank == 0 else folder / f"teachers-{rank}",
+                folder / "teachers",
                 device=device,
                 progress=lambda done, total, note: say("teachers", done, total, note),
             )
+        if first:
+            world.wait()
         start = _on(_start(data, settings, student, omega, train_sequences), device)
         distiller = Distiller(
             student,
@@ -141,23 +144,22 @@ def distill(
             validation_sequences,
             start,
             omega,
-            average,
-            rank,
-            num_ranks,
+            world,
         )
-        state = _load_state(_state_file(folder, rank), device) if resume else None
-        metrics = _Metrics(folder / "metrics.jsonl", state.step if state else None, rank == 0)
+        state_file = _state_file(folder, world.rank)
+        state = _load_state(state_file, device) if resume else None
+        metrics = _Metrics(folder / "metrics.jsonl", state.step if state else None, first)
         if state is None:
             state = distiller.begin(lambda done, total, note: say("students", done, total, note))
             metrics.add({"step": 0, "fresh_loss": state.best_loss})
             metrics.write()
-            _save_state(state, _state_file(folder, rank))
-        state = _loop(distiller, state, metrics, _state_file(folder, rank), say, should_stop)
+            _save_state(state, state_file)
+        state = _loop(distiller, state, metrics, state_file, say, should_stop)
         start_loss = metrics.start_loss()
         finished = state.stopped is not None or state.step >= settings.outer_steps
         reason = state.stopped or ("all outer steps taken" if finished else "asked to stop")
         path = folder / "artifact"
-        if finished and rank == 0:
+        if finished and first:
             artifact = make_artifact(data, settings, state, start_loss)
             write_artifact(artifact, path, overwrite=path.exists())
         return RunOutcome(
@@ -194,7 +196,7 @@ def _loop(
             metrics.add(record)
             look = f"fresh loss {record['fresh_loss']:.3f} (best {state.best_loss:.3f})"
             look += "".join(f", cos {name} {value:.2f}" for name, value in agreement.items())
-        stopping = should_stop()
+        stopping = distiller.world.agree(should_stop())
         if looking or stopping or state.step % SAVE_EVERY == 0:
             metrics.write()
             _save_state(state, state_file)

@@ -19,7 +19,7 @@ from torch import Tensor
 from farzi.metagrad.memo import gradient_is_known, recall
 from farzi.metagrad.native import kernels_for
 
-__all__ = ["ThinProducts", "readout", "recording"]
+__all__ = ["ThinProducts", "reading", "readout"]
 
 STEPS_A_BLOCK = 2
 """Steps multiplied at once. More of them would hold back more memory and save no time."""
@@ -72,16 +72,19 @@ class ThinProducts:
         return sum(f.numel() * f.element_size() for f in self._factors or ())
 
 
-_SINKS: ContextVar[Mapping[int, ThinProducts] | None] = ContextVar("sinks", default=None)
+_SINKS: ContextVar[Mapping[int, ThinProducts | None]] = ContextVar("sinks")
 
 
 @contextlib.contextmanager
-def recording(sinks: Mapping[int, ThinProducts]) -> Iterator[None]:
-    """Let `readout` send the gradient of each tensor whose id is a key of `sinks` there.
+def reading(
+    tensors: Mapping[str, Tensor], sinks: Mapping[str, ThinProducts] | None = None
+) -> Iterator[None]:
+    """In here `readout` knows `tensors`, and sends the gradient of each to its sink, if it has one.
 
-    The caller keeps the tensors alive meanwhile.
+    Where it has none it is a constant.
     """
-    token = _SINKS.set(sinks)
+    known = {id(x): (sinks or {}).get(name) for name, x in tensors.items() if x.ndim >= 2}
+    token = _SINKS.set(known)
     try:
         yield
     finally:
@@ -107,11 +110,10 @@ def readout(P: Tensor, E: Tensor) -> Tensor:
         >>> readout(torch.full((1, 2), 0.5), torch.tensor([[1.0], [3.0]]))
         tensor([[2.]])
     """
-    sinks = _SINKS.get()
-    sink = None if sinks is None else sinks.get(id(P))
-    if sink is None and P.requires_grad:
+    sinks = _SINKS.get({})
+    if id(P) not in sinks:
         return P @ E
-    result: Tensor = _Readout.apply(P, E, sink)  # type: ignore[no-untyped-call]
+    result: Tensor = _Readout.apply(P, E, sinks[id(P)])  # type: ignore[no-untyped-call]
     return result
 
 
@@ -142,13 +144,10 @@ class _Readout(torch.autograd.Function):
     """P E. The gradient for P goes to the sink; without one P is a constant."""
 
     @staticmethod
-    def forward(P: Tensor, E: Tensor, sink: ThinProducts | None) -> Tensor:
-        return recall(lambda: (_read(P, E),))[0]
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        P, E, ctx.sink = inputs
+    def forward(ctx: Any, P: Tensor, E: Tensor, sink: ThinProducts | None) -> Tensor:
         ctx.save_for_backward(P, E)
+        ctx.sink = sink
+        return recall(lambda: (_read(P, E),))[0]
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, Tensor, None]:
@@ -159,19 +158,6 @@ class _Readout(torch.autograd.Function):
         left_out = gradient_is_known() and E.is_leaf
         d_E: Tensor = _ReadoutTransposed.apply(P, dX, ctx.sink, left_out)  # type: ignore[no-untyped-call]
         return None, d_E, None
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[int | None, ...], P: Tensor, E: Tensor, sink: None
-    ) -> tuple[Tensor, int]:
-        if in_dims[1] is None:
-            return P.movedim(in_dims[0] or 0, 0) @ E, 0
-        E = E.movedim(in_dims[1], 0)
-        if in_dims[0] is not None:
-            P = P.movedim(in_dims[0], 0)
-            return P @ E.view(len(E), *(1,) * (P.dim() - 3), *E.shape[1:]), 0
-        X = P @ E.movedim(0, 1).flatten(1)
-        return X.view(*X.shape[:-1], len(E), E.shape[2]), X.dim() - 1
 
 
 class _ReadoutTransposed(torch.autograd.Function):
