@@ -79,10 +79,7 @@ _SINKS: ContextVar[Mapping[int, ThinProducts | None]] = ContextVar("sinks")
 def reading(
     tensors: Mapping[str, Tensor], sinks: Mapping[str, ThinProducts] | None = None
 ) -> Iterator[None]:
-    """In here `readout` knows `tensors`, and sends the gradient of each to its sink, if it has one.
-
-    Where it has none it is a constant.
-    """
+    """In here `readout` knows `tensors`, and sends the gradient of each to its sink."""
     known = {id(x): (sinks or {}).get(name) for name, x in tensors.items() if x.ndim >= 2}
     token = _SINKS.set(known)
     try:
@@ -111,9 +108,10 @@ def readout(P: Tensor, E: Tensor) -> Tensor:
         tensor([[2.]])
     """
     sinks = _SINKS.get({})
-    if id(P) not in sinks:
+    sink = sinks.get(id(P))
+    if id(P) not in sinks or (sink is None and P.requires_grad):
         return P @ E
-    result: Tensor = _Readout.apply(P, E, sinks[id(P)])  # type: ignore[no-untyped-call]
+    result: Tensor = _Readout.apply(P, E, sink)  # type: ignore[no-untyped-call]
     return result
 
 

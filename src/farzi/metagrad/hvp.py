@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from farzi.metagrad.deferred import ThinProducts, recording
+from farzi.metagrad.deferred import ThinProducts
 from farzi.metagrad.guards import translated
 from farzi.metagrad.memo import Memo, knowing_gradient
 from farzi.metagrad.unroll import InnerLoop, Tensors
@@ -36,11 +36,10 @@ class MetaGradients:
             if num_starts is None and x.ndim >= 2
         }
 
-    @contextlib.contextmanager
-    def recording(self, leaves: Mapping[str, Tensor]) -> Iterator[None]:
-        """Let what reads `leaves` by `readout` add thin factors instead of dense gradients."""
-        with recording({id(leaves[name]): thin for name, thin in self._thin.items()}):
-            yield
+    @property
+    def thin(self) -> Mapping[str, ThinProducts]:
+        """Where `readout` adds the thin factors of a gradient instead of a dense one."""
+        return self._thin
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
@@ -150,8 +149,8 @@ def linearise(
     with torch.enable_grad():
         leaves = [view.detach().requires_grad_() for view in layout.split(param)]
         meta_leaves = meta.leaves()
-        with meta.recording(meta_leaves), replaying:
-            loss = loop.loss(layout.named(leaves), meta_leaves, i)
+        with replaying:
+            loss = loop.loss(layout.named(leaves), meta_leaves, i, meta.thin)
         if not loop.log.agrees(i, loss):
             _confirm(loop, param, i)
         parts: tuple[Tensor | None, ...] = (None,) * len(leaves)

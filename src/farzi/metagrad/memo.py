@@ -13,7 +13,7 @@ from contextvars import ContextVar
 
 from torch import Tensor
 
-__all__ = ["Memo", "gradient_is_known", "knowing_gradient", "recall", "skip"]
+__all__ = ["Memo", "gradient_is_known", "knowing_gradient", "recall"]
 
 
 class Memo:
@@ -53,13 +53,6 @@ class Memo:
         self._next += 1
         return self._kept[self._next - 1]
 
-    def skip(self) -> None:
-        """Pass over this point of the evaluation, so that the ones after it stay in step."""
-        if self._next is None:
-            self._kept.append(())
-        else:
-            self._next += 1
-
     @property
     def num_bytes(self) -> int:
         """Bytes kept."""
@@ -74,13 +67,6 @@ def recall(compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """`compute()`, or what it gave when this step was first evaluated."""
     memo = _MEMO.get()
     return compute() if memo is None else memo.recall(compute)
-
-
-def skip() -> None:
-    """Say that another evaluation of this step may `recall` here, and this one does not."""
-    memo = _MEMO.get()
-    if memo is not None:
-        memo.skip()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from farzi.metagrad.deferred import ThinProducts, reading
 from farzi.metagrad.flat import FlatState, Layout, check_tensors
 from farzi.metagrad.guards import LossLog, first_evaluation, seeded, translated
 from farzi.metagrad.optimizers import Elementwise, Optimizer, WholeUpdate
@@ -53,15 +54,23 @@ class InnerLoop:
         """The optimiser's number of step i, from 1."""
         return self.first_step + i + 1
 
-    def loss(self, params: Tensors, meta: Tensors, i: int) -> Tensor:
+    def loss(
+        self,
+        params: Tensors,
+        meta: Tensors,
+        i: int,
+        thin: Mapping[str, ThinProducts] | None = None,
+    ) -> Tensor:
         """The inner loss of step i; its sum over starts where there are several.
 
-        Where `meta` has a leading axis of starts, each start reads its own.
+        Where `meta` has a leading axis of starts, each start reads its own. What reads `meta` by
+        `readout` adds its gradient to `thin`.
         """
         step = self.first_step + i
         with translated(step), seeded(self.seed, step, self.layout.device):
             if self.num_starts is None:
-                loss = self.inner_loss(params, meta, step)
+                with reading(meta, thin):
+                    loss = self.inner_loss(params, meta, step)
             else:
                 axes = {
                     name: 0 if meta[name].ndim > self.meta[name].ndim else None for name in meta

@@ -1,18 +1,18 @@
-"""The parts students are built of, as pure functions with all their derivatives.
-
-Attention is written out: fused kernels have no second derivative (pytorch#116350).
-"""
+"""The parts students are built of, as pure functions with their first two derivatives."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, linear, relu
+from torch.nn.functional import relu
 
+from farzi.models import ops
 from farzi.models.base import Params
+from farzi.models.ops import gelu, layer_norm, linear
 
 __all__ = [
     "block_shapes",
@@ -35,7 +35,7 @@ def dropout(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor
 
 def norm(params: Params, name: str, x: Tensor) -> Tensor:
     """LayerNorm over the last axis with parameters `name.weight` and `name.bias`."""
-    return layer_norm(x, x.shape[-1:], params[f"{name}.weight"], params[f"{name}.bias"], 1e-5)
+    return layer_norm(x, params[f"{name}.weight"], params[f"{name}.bias"])
 
 
 def causal_attention(
@@ -47,14 +47,11 @@ def causal_attention(
     generator: torch.Generator | None,
 ) -> Tensor:
     """Multi-head self-attention in which position t reads positions up to t; x (B, L, W)."""
-    *batch, length, width = x.shape
     qkv = linear(x, params[f"{name}.qkv.weight"], params[f"{name}.qkv.bias"])
-    q, k, v = qkv.view(*batch, length, 3, num_heads, width // num_heads).unbind(-3)
-    q, k, v = (part.transpose(-3, -2) for part in (q, k, v))
-    scores = (q @ k.transpose(-1, -2)) / math.sqrt(width // num_heads)
-    future = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
-    weights = dropout(scores.masked_fill(future, -torch.inf).softmax(-1), rate, generator)
-    mixed = (weights @ v).transpose(-3, -2).reshape(*batch, length, width)
+    drop = None
+    if generator is not None and rate > 0.0:
+        drop = partial(dropout, rate=rate, generator=generator)
+    mixed = ops.causal_attention(qkv, num_heads, drop)
     return linear(mixed, params[f"{name}.out.weight"], params[f"{name}.out.bias"])
 
 

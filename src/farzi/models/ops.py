@@ -56,6 +56,7 @@ def causal_attention(
     """
     if dropout is None and kernels_for(qkv) is not None:
         return _apply(_Attention, qkv, num_heads)
+    # Written out: torch's fused attention has no second derivative (pytorch#116350).
     *batch, length, width = qkv.shape
     head_width = width // (3 * num_heads)
     parts = qkv.view(*batch, length, 3, num_heads, head_width).unbind(-3)
