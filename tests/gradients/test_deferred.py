@@ -63,7 +63,7 @@ def test_thin_factors_equal_dense_gradients(steps: int, adjoint: Any) -> None:
         torch.testing.assert_close(thin.param_grads[name], gradient, rtol=1e-12, atol=1e-13)
 
 
-def test_direct_reads_densely() -> None:
+def test_direct_with_thin_factors() -> None:
     settings: dict[str, Any] = {"steps": 3, "optimizer": ADAM, "adjoint": Direct()}
     dense = metagradient(*problem(torch.matmul), **settings)
     thin = metagradient(*problem(readout), **settings)

@@ -69,7 +69,9 @@ def causal_attention(
 
 
 def _apply(function: type[Function], *arguments: Any) -> Tensor:
-    result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]
+    """Call `function` on contiguous tensors."""
+    contiguous = (x.contiguous() if isinstance(x, Tensor) else x for x in arguments)
+    result: Tensor = function.apply(*contiguous)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -84,7 +86,7 @@ class _Saving(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.save_for_backward(*(x.contiguous() for x in inputs if isinstance(x, Tensor)))
+        ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
         ctx.settings = tuple(x for x in inputs if not isinstance(x, Tensor))
 
     @classmethod
@@ -93,7 +95,7 @@ class _Saving(Function):
         calls = [
             cls.apply(  # type: ignore[no-untyped-call]
                 *(
-                    x if dim is None else x.select(dim, i)
+                    x if dim is None else x.select(dim, i).contiguous()
                     for x, dim in zip(inputs, in_dims, strict=True)
                 )
             )
@@ -150,7 +152,6 @@ class _LinearFirst(Function):
 class _Gelu(_Saving):
     @staticmethod
     def forward(x: Tensor) -> Tensor:
-        x = x.contiguous()
         y = torch.empty_like(x)
         _run("gelu", 0, x.numel(), x, None, None, y, None)
         return y
@@ -169,7 +170,7 @@ class _GeluFirst(Function):
     def forward(ctx: Any, x: Tensor, g: Tensor) -> Tensor:
         ctx.save_for_backward(x, g)
         d_x = torch.empty_like(x)
-        _run("gelu", 1, x.numel(), x, g.contiguous(), None, d_x, None)
+        _run("gelu", 1, x.numel(), x, g, None, d_x, None)
         return d_x
 
     @staticmethod
@@ -177,14 +178,14 @@ class _GeluFirst(Function):
     def backward(ctx: Any, c: Tensor) -> tuple[Tensor, Tensor]:
         x, g = ctx.saved_tensors
         to_x, to_g = torch.empty_like(x), torch.empty_like(x)
-        _run("gelu", 2, x.numel(), x, g.contiguous(), c.contiguous(), to_g, to_x)
+        _run("gelu", 2, x.numel(), x, g, c.contiguous(), to_g, to_x)
         return to_x, to_g
 
 
 class _LayerNorm(_Saving):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        x, width = x.contiguous(), x.shape[-1]
+        width = x.shape[-1]
         y = torch.empty_like(x)
         _run("layer_norm", x.numel() // width, width, eps, x, weight, bias, y)
         return y
@@ -232,7 +233,6 @@ class _LayerNormFirst(Function):
 class _Attention(_Saving):
     @staticmethod
     def forward(qkv: Tensor, num_heads: int) -> Tensor:
-        qkv = qkv.contiguous()
         out = qkv.new_empty(*qkv.shape[:-1], qkv.shape[-1] // 3)
         _run("attention", *_sizes(qkv), num_heads, qkv, out)
         return out
@@ -249,7 +249,6 @@ class _Attention(_Saving):
 class _AttentionFirst(Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, g: Tensor, num_heads: int) -> Tensor:
-        g = g.contiguous()
         ctx.save_for_backward(qkv, g)
         ctx.num_heads = num_heads
         d_qkv = torch.empty_like(qkv)

@@ -251,7 +251,8 @@ def _unbatched(
     """The arguments of each call of a batch."""
     for i in range(size):
         yield tuple(
-            x if dim is None else x.select(dim, i) for x, dim in zip(inputs, in_dims, strict=False)
+            x if dim is None else x.select(dim, i).contiguous()
+            for x, dim in zip(inputs, in_dims, strict=False)
         )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from farzi.metagrad.adjoints.base import Backward, Forward, Plan, Report
+from farzi.metagrad.deferred import ThinProducts
 from farzi.metagrad.flat import FlatState
 from farzi.metagrad.guards import check_finite, translated
 from farzi.metagrad.hvp import MetaGradients
@@ -53,14 +55,15 @@ class Direct:
         for i in range(loop.begin):
             state = path.advance(state, i)
         report.forward_steps = loop.steps
-        meta = MetaGradients(loop.meta, loop.num_starts).leaves()
+        own = MetaGradients(loop.meta, loop.num_starts)
+        meta = own.leaves()
         leaves = loop.schedule.leaves()
         values = path.values(state)
         begin = values.param.detach().clone().requires_grad_()
         with torch.enable_grad():
             param, accumulators = begin, values.accumulators
             for i in range(loop.begin, loop.steps):
-                grad = _differentiable_gradient(loop, param, meta, i)
+                grad = _differentiable_gradient(loop, param, meta, i, own.thin)
                 hyper = {name: leaf[i] if leaf.ndim else leaf for name, leaf in leaves.items()}
                 rounded = None
                 if path.rounds:
@@ -81,7 +84,7 @@ class Direct:
                     param = straight_through(param, rounded.param)
 
         def backward(d_param: Tensor, gradients: MetaGradients) -> Backward:
-            with translated(loop.first_step):
+            with translated(loop.first_step), own.collecting():
                 pulled = torch.autograd.grad(
                     param,
                     (begin, *meta.values(), *leaves.values()),
@@ -96,7 +99,8 @@ class Direct:
                 loop.first_step + loop.begin,
                 "a second moment of exactly 0 needs eps_root > 0.",
             )
-            gradients.add(dict(zip(meta, pulled[1 : 1 + len(meta)], strict=True)))
+            own.add(dict(zip(meta, pulled[1 : 1 + len(meta)], strict=True)))
+            gradients.add(own.total())
             per_step = {}
             for (name, leaf), d_hyper in zip(leaves.items(), pulled[1 + len(meta) :], strict=True):
                 zeros = torch.zeros(loop.steps, dtype=torch.float64, device=begin.device)
@@ -110,14 +114,18 @@ class Direct:
 
 
 def _differentiable_gradient(
-    loop: InnerLoop, param: Tensor, meta: dict[str, Tensor], i: int
+    loop: InnerLoop,
+    param: Tensor,
+    meta: dict[str, Tensor],
+    i: int,
+    thin: Mapping[str, ThinProducts],
 ) -> Tensor:
     """The inner gradient with the graph that leads to `param` and `meta`."""
     layout = loop.layout
     if i == 0:
         gradient(loop, param.detach(), i)
     views = layout.split(param)
-    loss = loop.loss(layout.named(views), meta, i)
+    loss = loop.loss(layout.named(views), meta, i, thin)
     loop.log.record(i, loss)
     if not loss.requires_grad:
         return torch.zeros_like(param)

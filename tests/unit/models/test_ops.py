@@ -1,0 +1,109 @@
+"""The compiled operations against torch's own, to the second derivative."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from farzi.metagrad import native
+from farzi.models import ops
+
+pytestmark = pytest.mark.skipif(native.kernels_for() is None, reason=native.status())
+
+Case = tuple[Callable[..., Tensor], Callable[..., Tensor], tuple[tuple[int, ...], ...]]
+
+
+def plain_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias)
+
+
+def plain_attention(qkv: Tensor, num_heads: int) -> Tensor:
+    return ops.causal_attention(qkv, num_heads, dropout=lambda weights: weights)
+
+
+CASES: dict[str, Case] = {
+    "linear": (ops.linear, torch.nn.functional.linear, ((3, 5, 4), (6, 4), (6,))),
+    "linear, one row": (ops.linear, torch.nn.functional.linear, ((1, 4), (6, 4), (6,))),
+    "gelu": (ops.gelu, torch.nn.functional.gelu, ((3, 5, 7),)),
+    "gelu, whole lanes": (ops.gelu, torch.nn.functional.gelu, ((4, 64),)),
+    "layer norm": (ops.layer_norm, plain_norm, ((3, 5, 7), (7,), (7,))),
+    "layer norm, whole lanes": (ops.layer_norm, plain_norm, ((2, 70, 32), (32,), (32,))),
+    **{
+        f"attention {heads}x{width} over {length}": (
+            lambda qkv, heads=heads: ops.causal_attention(qkv, heads),
+            lambda qkv, heads=heads: plain_attention(qkv, heads),
+            ((2, length, 3 * heads * width),),
+        )
+        for heads, width, length in [(1, 4, 1), (2, 3, 5), (2, 32, 50), (1, 16, 16), (3, 5, 140)]
+    },
+}
+
+
+def draw(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def derivatives(function: Callable[..., Tensor], *leaves: Tensor) -> list[Tensor]:
+    """Value, gradients, and the gradients of their product with a fixed direction."""
+    leaves = tuple(leaf.detach().requires_grad_() for leaf in leaves)
+    y = function(*leaves)
+    g = draw(*y.shape, seed=20).to(y.dtype).requires_grad_()
+    first = torch.autograd.grad(y, leaves, g, create_graph=True)
+    directions = [draw(*x.shape, seed=30 + i).to(x.dtype) for i, x in enumerate(leaves)]
+    along = sum((a * b).sum() for a, b in zip(first, directions, strict=True))
+    second = torch.autograd.grad(along, (*leaves, g), materialize_grads=True)
+    return [y, *first, *second]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_derivatives_equal_torch_in_double_precision(name: str) -> None:
+    ours, plain, shapes = CASES[name]
+    leaves = [draw(*shape, seed=i) for i, shape in enumerate(shapes)]
+    exact = derivatives(plain, *leaves)
+    single = derivatives(ours, *(leaf.float() for leaf in leaves))
+    for got, expected in zip(single, exact, strict=True):
+        scale = expected.abs().max().item() + 1e-6
+        torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=2e-6 * scale)
+    for got, expected in zip(derivatives(ours, *leaves), exact, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_strided_inputs(name: str) -> None:
+    ours, _, shapes = CASES[name]
+    leaves = [draw(*shape, seed=i).float() for i, shape in enumerate(shapes)]
+    strided = [leaf.new_zeros(*leaf.shape, 2)[..., 0].copy_(leaf) for leaf in leaves]
+    for got, expected in zip(derivatives(ours, *strided), derivatives(ours, *leaves), strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_vmap(name: str) -> None:
+    ours, _, shapes = CASES[name]
+    leaves = [draw(3, *shape, seed=i).float() for i, shape in enumerate(shapes)]
+    together = derivatives(torch.vmap(ours), *leaves)
+    apart: Any = derivatives(
+        lambda *xs: torch.stack([ours(*x) for x in zip(*xs, strict=True)]), *leaves
+    )
+    for got, expected in zip(together, apart, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_attention_reads_no_later_position() -> None:
+    qkv = draw(1, 9, 12, seed=0).float()
+    later = qkv.clone()
+    later[:, 5:] = 7.0
+    torch.testing.assert_close(
+        ops.causal_attention(later, 2)[:, :5], ops.causal_attention(qkv, 2)[:, :5], rtol=0, atol=0
+    )
+
+
+def test_gelu_far_out() -> None:
+    x = torch.tensor([-1e30, -40.0, -9.0, 0.0, 9.0, 40.0, 1e30, torch.nan])
+    torch.testing.assert_close(
+        ops.gelu(x), torch.nn.functional.gelu(x), rtol=1e-6, atol=1e-6, equal_nan=True
+    )
