@@ -6,6 +6,7 @@ float32 each derivative is one compiled pass; everywhere else the plain torch op
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -83,6 +84,11 @@ def _run(name: str, *arguments: Any) -> None:
 
 class _Saving(Function):
     """Saves its tensor inputs; the others become `ctx.settings`."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # Read anew at every call otherwise, which takes as long as a small kernel.
+        cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
