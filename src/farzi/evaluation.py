@@ -112,7 +112,7 @@ def most_popular(data: PreparedData, part: Part = "test") -> Scores:
 def validation_loss(
     student: Student, params: Params, sequences: Sequences, batch_size: int = 256
 ) -> float:
-    """Mean next-token loss over every position of the last `context_length` tokens, in nats.
+    """Mean next-token loss over the last `context_length` targets of each sequence, in nats.
 
     Every event of a validation user counts, not the last alone: with few users the choice would
     otherwise follow their noise.
@@ -133,11 +133,11 @@ def _token_nll(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss of every next token, which of them are real, and whether each was the top guess."""
     table = student.embedding(params)
-    length = min(int(sequences.lengths[chosen].max()), student.context_length)
+    length = min(int(sequences.lengths[chosen].max()), student.context_length + 1)
     padded, real = sequences.padded(chosen, length)
     tokens = torch.from_numpy(padded).to(table.device)
     mask = torch.from_numpy(real).to(table.device)
-    hidden = student.hidden(params, embed(tokens, table))[:, :-1]
+    hidden = student.hidden(params, embed(tokens[:, :-1], table))
     logits = hidden @ table.T
     target = tokens[:, 1:, None]
     own = logits.gather(-1, target)

@@ -62,19 +62,23 @@ class Batches(Protocol):
 def real_batch(
     sequences: Sequences, indices: np.ndarray, length: int, generator: np.random.Generator
 ) -> Batch:
-    """One window of each sequence, ending at a random place: tokens and mask, (B, at most L).
+    """One window of each sequence, ending at a random place: tokens and mask, (B, at most L + 1).
+
+    A window holds L + 1 tokens, since the last is a target only: so all L positions of a context
+    are trained, the last one among them, from which long histories are continued.
 
     Args:
         sequences: real sequences.
         indices: which of them, (B,).
-        length: window length L; a shorter sequence is taken whole and padded on the right.
+        length: positions L that are trained; a shorter sequence is taken whole and padded on the
+            right.
         generator: draws the ends.
     """
     windows = []
     for index in indices:
         sequence = sequences[int(index)]
-        end = int(generator.integers(min(len(sequence), length), len(sequence) + 1))
-        windows.append(sequence[max(0, end - length) : end])
+        end = int(generator.integers(min(len(sequence), length + 1), len(sequence) + 1))
+        windows.append(sequence[max(0, end - length - 1) : end])
     tokens, mask = Sequences.from_lists(windows).padded(
         np.arange(len(windows)), max(len(window) for window in windows)
     )
@@ -87,7 +91,7 @@ class RealBatches:
 
     Args:
         sequences: real sequences.
-        length: window length L.
+        length: positions L of a window, which has L + 1 tokens.
         batch_size: sequences a step.
         seed: of the order and the windows.
     """

@@ -52,7 +52,18 @@ def test_windows_lie_inside_their_sequences():
     log = Sequences.from_lists([list(range(9))])
     for step in range(20):
         tokens = RealBatches(log, 4, 1)(step).tokens[0]
-        assert torch.equal(tokens.diff(), torch.ones(3, dtype=torch.int64))
+        assert torch.equal(tokens.diff(), torch.ones(4, dtype=torch.int64))
+
+
+def test_every_position_of_a_context_is_trained():
+    """The last one too: long histories are continued from there."""
+    student = SASRec(num_tokens=9, context_length=4, width=4)
+    params = student.init(torch.Generator().manual_seed(0))
+    params = {name: value.requires_grad_() for name, value in params.items()}
+    batch = RealBatches(Sequences.from_lists([list(range(9))]), 4, 1)(0)
+    loss = sequence_loss(student, params, batch.tokens, mask=batch.mask)
+    (gradient,) = torch.autograd.grad(loss, [params["position"]])
+    assert bool((gradient.abs().amax(1) > 0).all())
 
 
 def test_a_student_does_not_see_the_factors():

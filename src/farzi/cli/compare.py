@@ -137,13 +137,13 @@ def _split(
         split_seed=data.split_seed,
         train_users_hash=data.train_users_hash,
     )
+    student: Any = artifact.recipe["student"]
     teacher = None
     if any(row.endswith("-soft") for row in settings.rows):
         omega = Omega.load(folder / "teachers")
         if omega is None:
             output.say("no teacher in the run folder: training one for the soft rows")
             defaults = DistillSettings()
-            student: Any = artifact.recipe["student"]
             with tempfile.TemporaryDirectory() as scratch:
                 trained = teacher_runs(
                     build_student({**student, "dropout": defaults.dropout}),
@@ -159,7 +159,7 @@ def _split(
         data,
         artifact.recipe,
         artifact.num_sequences,
-        artifact.length,
+        int(student["context_length"]),
         artifact.synthetic,
         teacher,
     )

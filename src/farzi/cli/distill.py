@@ -127,7 +127,7 @@ def distill(
         values |= dict(_parse_setting(text) for text in set)
         settings = DistillSettings(**_typed(values))
         folder = out if len(split_seed) == 1 else out / f"split-{number}"
-        output.say(data.protocol_line(settings.length))
+        output.say(data.protocol_line(settings.context_length))
         if dry_run:
             outcomes.append({"out": str(folder), "settings": settings.as_dict()})
             continue

@@ -106,7 +106,6 @@ def train(
             train_users_hash=data.train_users_hash,
         )
         settings |= dict(artifact.recipe["student"])
-        settings |= {"context_length": artifact.length}
         recipe_batch = int(artifact.recipe["batch_size"])
         synthetic = artifact.synthetic
         batches = SyntheticBatches(synthetic, batch_size or recipe_batch, seed)

@@ -151,9 +151,10 @@ def teacher_start(
         labels: whether labels are kept apart from tokens.
     """
     table = student.embedding(params)
-    hidden = student.hidden(params, embed(rows.tokens, table))
+    length = rows.tokens.shape[1] if labels else rows.tokens.shape[1] - 1
+    hidden = student.hidden(params, embed(rows.tokens[:, :length], table))
     if latent_dim < student.width:
-        latent, decoder = _leading_factors(hidden, table, rows.mask, latent_dim)
+        latent, decoder = _leading_factors(hidden, table, rows.mask[:, :length], latent_dim)
     else:
         extra = latent_dim - student.width
         latent = torch.nn.functional.pad(hidden, (0, extra))
@@ -163,7 +164,7 @@ def teacher_start(
     if labels:
         return SyntheticSequences(fit_latents(decoder, rows.tokens), decoder, latent, rows.lengths)
     first = fit_latents(decoder, rows.tokens[:, :1])
-    return SyntheticSequences(torch.cat([first, latent[:, :-1]], 1), decoder, lengths=rows.lengths)
+    return SyntheticSequences(torch.cat([first, latent], 1), decoder, lengths=rows.lengths)
 
 
 def _leading_factors(

@@ -255,7 +255,7 @@ def _student_settings(data: PreparedData, settings: DistillSettings) -> dict[str
     return {
         "name": settings.student,
         "num_tokens": data.vocabulary.size,
-        "context_length": settings.length,
+        "context_length": settings.context_length,
         "width": settings.width,
         "num_layers": settings.num_layers,
         "num_heads": settings.num_heads,

@@ -110,6 +110,11 @@ class DistillSettings:
                 f"got {self.starts_per_step}."
             )
 
+    @property
+    def context_length(self) -> int:
+        """Positions a student trains: L, or L - 1 where each token is the label of the one before."""
+        return self.length if self.labels else self.length - 1
+
     def as_dict(self) -> dict[str, Any]:
         """Every setting by name."""
         return asdict(self)

@@ -93,7 +93,7 @@ class Split:
     data: PreparedData
     recipe: Mapping[str, Any]
     num_sequences: int
-    length: int
+    context_length: int
     synthetic: SyntheticSequences | None = None
     teacher: Params | None = None
 
@@ -242,19 +242,19 @@ def _rows(split: Split, settings: CompareSettings) -> list[_Row]:
     for name in settings.rows:
         if name == "full":
             size = _Size(len(real), real.num_tokens, 4 * real.num_tokens)
-            rows.append(_Row(name, _full(real, split.length), size))
+            rows.append(_Row(name, _full(real, split.context_length), size))
         elif name == "farzi" and split.synthetic is not None:
             few = split.synthetic
             size = _Size(few.num_sequences, few.num_sequences * few.length, few.num_bytes)
             rows.append(_Row(name, _synthetic(few, batch_size), size))
         elif name in ("random", "head"):
             samples = _samples(real, name, split, settings)
-            rows.append(_Row(name, _hard(samples, split.length, batch_size), _sample_size(samples)))
+            rows.append(_Row(name, _hard(samples, split.context_length, batch_size), _sample_size(samples)))
         elif name in ("random-soft", "head-soft") and split.teacher is not None:
             samples = _samples(real, name.removesuffix("-soft"), split, settings)
             hard = _sample_size(samples)
             width = int(split.recipe["student"]["width"])
-            labels = 4 * width * (split.num_sequences * split.length + split.data.vocabulary.size)
+            labels = 4 * width * (hard.tokens - hard.sequences + split.data.vocabulary.size)
             size = replace(hard, num_bytes=hard.num_bytes + labels)
             rows.append(_Row(name, _soft(samples, split, batch_size), size))
     return rows
@@ -279,11 +279,11 @@ def _soft(samples: list[Sequences], split: Split, batch_size: int) -> Callable[[
     assert params is not None
     parts = []
     for sample in samples:
-        padded, mask = sample.padded(np.arange(len(sample)), split.length)
-        tokens = torch.from_numpy(padded)
+        padded, mask = sample.padded(np.arange(len(sample)), split.context_length + 1)
+        tokens = torch.from_numpy(padded)[:, :-1]
         with torch.no_grad():
             hidden = teacher.hidden(params, embed(tokens, teacher.embedding(params)))
-        parts.append((tokens, torch.from_numpy(mask.sum(1)), hidden))
+        parts.append((tokens, torch.from_numpy(mask.sum(1)) - 1, hidden))
     table = teacher.embedding(params)
     return lambda draw, seed: SoftLabelBatches(*parts[draw % len(parts)], table, batch_size, seed)
 
@@ -291,15 +291,18 @@ def _soft(samples: list[Sequences], split: Split, batch_size: int) -> Callable[[
 def _samples(
     real: Sequences, name: str, split: Split, settings: CompareSettings
 ) -> list[Sequences]:
-    """S real sequences cut to their last L events: random draws, or the longest histories."""
+    """S real sequences, the end of each: random draws, or the longest histories.
+
+    They have as many positions as a student reads, and one target more.
+    """
     if name == "head":
         longest = np.argsort(-real.lengths, kind="stable")[: split.num_sequences]
-        return [real.take(longest).last(split.length)]
+        return [real.take(longest).last(split.context_length + 1)]
     draws = []
     for draw in range(settings.seeds):
         generator = np.random.default_rng([settings.seed, _DRAWS, draw])
         chosen = generator.permutation(len(real))[: split.num_sequences]
-        draws.append(real.take(chosen).last(split.length))
+        draws.append(real.take(chosen).last(split.context_length + 1))
     return draws
 
 
@@ -390,7 +393,7 @@ def _result(
         for name in order
     ]
     return {
-        "protocol_line": data.protocol_line(splits[0].length),
+        "protocol_line": data.protocol_line(splits[0].context_length),
         "split_seeds": [split.data.split_seed for split in splits],
         "test_sequences": [len(split.data.test) for split in splits],
         "rows": rows,

@@ -25,7 +25,8 @@ def sequence_loss(
     Args:
         student: the model.
         params: its parameters.
-        tokens: hard tokens, int64 (B, L), or soft tokens (B, L, V).
+        tokens: hard tokens, int64 (B, L), or soft tokens (B, L, V). Without labels the last one is
+            a target only, so L may be the student's context length plus 1.
         labels: soft labels (B, L, V), row t the target of position t; None makes every token the
             label of the position before it.
         mask: bool (B, L), True where a token is real; None when all are. With labels, a position
@@ -48,10 +49,11 @@ def sequence_loss(
     """
     table = student.embedding(params)
     embedded = embed(tokens, table)
-    hidden = student.hidden(params, embedded, generator)
-    if labels is None:
-        return next_token_loss(hidden, table, embedded, mask)
     pad = (0, 0, 0, 1)
+    if labels is None:
+        hidden = student.hidden(params, embedded[..., :-1, :], generator)
+        return next_token_loss(torch.nn.functional.pad(hidden, pad), table, embedded, mask)
+    hidden = student.hidden(params, embedded, generator)
     shifted = torch.nn.functional.pad(embed(labels, table), (0, 0, 1, 0))
     shifted_mask = None if mask is None else torch.nn.functional.pad(mask, (1, 0), value=True)
     return next_token_loss(torch.nn.functional.pad(hidden, pad), table, shifted, shifted_mask)
