@@ -32,6 +32,7 @@ ADAPTERS = {
     "farzi Reversible": "farzi_engine",
     "farzi Checkpointed": "farzi_engine",
     "farzi Stored, generic": "farzi_engine",
+    "farzi Stored graphs, generic": "farzi_engine",
     "farzi Reversible, generic": "farzi_engine",
 }
 

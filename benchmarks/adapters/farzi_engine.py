@@ -8,7 +8,12 @@ from farzi.metagrad import Adam, Checkpointed, Reversible, Stored, metagradient
 from farzi.models.ops import causal_attention, gelu, layer_norm, linear
 from farzi.models.soft_head import embed, next_token_loss
 
-ADJOINTS = {"Stored": Stored, "Reversible": Reversible, "Checkpointed": Checkpointed}
+ADJOINTS = {
+    "Stored": Stored(),
+    "Stored graphs": Stored(graphs=True),
+    "Reversible": Reversible(),
+    "Checkpointed": Checkpointed(),
+}
 
 
 def hidden(p, X):
@@ -29,7 +34,7 @@ def soft_head_loss(p, tokens):
 
 def build(workload: Workload, steps: int, head: str, *, engine: str) -> Run:
     params, P, tokens = tensors(workload)
-    adjoint = ADJOINTS[engine.removeprefix("farzi ").partition(",")[0]]()
+    adjoint = ADJOINTS[engine.removeprefix("farzi ").partition(",")[0]]
     generic = engine.endswith("generic")
     inner = HEAD_LOSSES[head] if generic else soft_head_loss
     outer = outer_loss if generic else soft_head_loss

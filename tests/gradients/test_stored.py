@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from farzi.metagrad import SGD, Adam, Direct, Stored, metagradient
+from farzi.metagrad import SGD, Adam, Direct, Stored, estimate, metagradient
 
 OPTIMIZERS = {
     "sgd": SGD(lr=0.1, weight_decay=0.01),
@@ -28,12 +28,13 @@ def test_stored_equals_direct(
 ) -> None:
     settings = {"steps": steps, "optimizer": OPTIMIZERS[name]}
     direct = run(toy(), adjoint=Direct(), **settings)
-    stored = run(toy(), adjoint=Stored(), **settings)
-    torch.testing.assert_close(stored.value, direct.value, rtol=1e-12, atol=0)
-    assert relative_error(stored, direct) < 1e-9
+    for adjoint in (Stored(), Stored(graphs=True)):
+        stored = run(toy(), adjoint=adjoint, **settings)
+        torch.testing.assert_close(stored.value, direct.value, rtol=1e-12, atol=0)
+        assert relative_error(stored, direct) < 1e-9
 
 
-@pytest.mark.parametrize("adjoint", [Direct(), Stored()], ids=lambda a: a.name)
+@pytest.mark.parametrize("adjoint", [Direct(), Stored(), Stored(graphs=True)], ids=str)
 def test_window_differentiates_the_last_steps(
     adjoint: Any, toy: Callable[..., Any], relative_error: Callable[..., float]
 ) -> None:
@@ -77,7 +78,7 @@ def test_two_chained_calls_equal_one_long_one(toy: Callable[..., Any]) -> None:
             torch.testing.assert_close(ours[key], theirs[key], rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("adjoint", [Direct(), Stored()], ids=lambda a: a.name)
+@pytest.mark.parametrize("adjoint", [Direct(), Stored(), Stored(graphs=True)], ids=str)
 def test_hyper_gradients_have_the_shape_given(adjoint: Any, toy: Callable[..., Any]) -> None:
     rates = torch.linspace(0.01, 0.05, 6, dtype=torch.float64)
     optimizer = Adam(lr=rates, b1=torch.tensor(0.9), eps_root=1e-6)
@@ -106,3 +107,13 @@ def test_inputs_are_left_alone_and_outputs_are_detached(toy: Callable[..., Any])
     tensors = [result.value, *result.meta_grads.values(), *result.param_grads.values()]
     tensors += [*result.hyper_grads.values(), *result.final_params.values()]
     assert not any(tensor.requires_grad for tensor in tensors)
+
+
+def test_graphs_are_planned_for_and_need_float_arithmetic(toy: Callable[..., Any]) -> None:
+    problem = toy()
+    settings = {"steps": 9, "optimizer": Adam(lr=0.02, eps_root=1e-6)}
+    arguments = (problem.inner, problem.outer, problem.params, problem.meta)
+    plain = estimate(*arguments, adjoint=Stored(), **settings).state_bytes
+    assert estimate(*arguments, adjoint=Stored(graphs=True), **settings).state_bytes > plain
+    with pytest.raises(ValueError, match="`graphs` must be False"):
+        Stored(arithmetic="fixed", graphs=True)

@@ -286,9 +286,7 @@ class Distiller:
         generator = np.random.default_rng([settings.seed, _REAL, number])
         size = min(settings.outer_batch, len(self.train_sequences))
         chosen = generator.choice(len(self.train_sequences), size, replace=False)
-        batch = real_batch(
-            self.train_sequences, chosen, self.student.context_length, generator
-        )
+        batch = real_batch(self.train_sequences, chosen, self.student.context_length, generator)
         result = metagradient(
             self.inner_loss(member.seed),
             meta_matching(self.student, batch.to(synthetic.latent.device)),

@@ -112,7 +112,7 @@ class DistillSettings:
 
     @property
     def context_length(self) -> int:
-        """Positions a student trains: L, or L - 1 where each token is the label of the one before."""
+        """Positions a student trains: L, or L - 1 where tokens are the labels as well."""
         return self.length if self.labels else self.length - 1
 
     def as_dict(self) -> dict[str, Any]:

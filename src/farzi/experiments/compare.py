@@ -249,7 +249,9 @@ def _rows(split: Split, settings: CompareSettings) -> list[_Row]:
             rows.append(_Row(name, _synthetic(few, batch_size), size))
         elif name in ("random", "head"):
             samples = _samples(real, name, split, settings)
-            rows.append(_Row(name, _hard(samples, split.context_length, batch_size), _sample_size(samples)))
+            rows.append(
+                _Row(name, _hard(samples, split.context_length, batch_size), _sample_size(samples))
+            )
         elif name in ("random-soft", "head-soft") and split.teacher is not None:
             samples = _samples(real, name.removesuffix("-soft"), split, settings)
             hard = _sample_size(samples)

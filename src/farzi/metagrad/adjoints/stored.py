@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from farzi.metagrad.adjoints.base import Backward, Cotangents, Forward, Plan, Report
-from farzi.metagrad.hvp import MetaGradients, linearise
+from farzi.metagrad.flat import FlatState
+from farzi.metagrad.hvp import Linearised, MetaGradients, linearise
 from farzi.metagrad.memo import Memo
 from farzi.metagrad.trajectory import Arithmetic, trajectory
 from farzi.metagrad.unroll import InnerLoop, gradient
+from farzi.metagrad.update import advance
 
 __all__ = ["Stored"]
 
@@ -28,13 +30,21 @@ class Stored:
 
     Args:
         arithmetic: "fixed" follows the fixed-point trajectory of `Reversible`.
+        graphs: keep every gradient's graph as well, so that the way back evaluates no loss again.
+            Fastest for losses whose operations are plain torch, where there is memory for it.
 
     Cost:
         One value a parameter a step, 4 bytes in float32, what the loss asks to have kept, and 2
-        sqrt(steps) states of (1 + number of accumulators) values a parameter.
+        sqrt(steps) states of (1 + number of accumulators) values a parameter. With `graphs`, every
+        activation of every step.
     """
 
     arithmetic: Arithmetic = "float"
+    graphs: bool = False
+
+    def __post_init__(self) -> None:
+        if self.graphs and self.arithmetic != "float":
+            raise ValueError("`graphs` must be False with `arithmetic='fixed'`.")
 
     @property
     def name(self) -> str:
@@ -44,6 +54,8 @@ class Stored:
     def plan(self, loop: InnerLoop) -> Plan:
         """Bytes of all gradients, of the states held beside them, and of what the loss keeps."""
         length = loop.steps - loop.begin
+        if self.graphs:
+            return Plan(length * (loop.start.num_bytes + _graph_bytes(loop)))
         stretch = math.isqrt(length)
         num_states = math.ceil(length / stretch) + stretch
         item = loop.layout.dtype.itemsize
@@ -54,6 +66,8 @@ class Stored:
 
     def forward(self, loop: InnerLoop, report: Report) -> Forward:
         """Run the inner loop and keep its gradients."""
+        if self.graphs:
+            return _forward_with_graphs(loop, report)
         path = trajectory(loop, self.arithmetic)
         stretch = math.isqrt(loop.steps - loop.begin)
         state = path.start
@@ -96,6 +110,54 @@ class Stored:
             return cotangents.finish()
 
         return Forward(final, backward)
+
+
+def _forward_with_graphs(loop: InnerLoop, report: Report) -> Forward:
+    """Run the inner loop and keep the linearisation of every step in the window."""
+    own = MetaGradients(loop.meta, loop.num_starts)
+    state = loop.start
+    kept: list[tuple[FlatState, Linearised]] = []
+    for i in range(loop.steps):
+        if i < loop.begin:
+            grad = gradient(loop, state.param, i)
+        else:
+            if i == 0:
+                gradient(loop, state.param, i, record=False)
+            linearised = linearise(loop, state.param, i, own)
+            loop.log.record(i, linearised.loss)
+            kept.append((state, linearised))
+            grad = linearised.grad
+        state = advance(
+            loop.optimizer, loop.layout, state, grad, loop.schedule.at(i), loop.number(i)
+        )
+    report.forward_steps = loop.steps
+    report.state_bytes = len(kept) * loop.start.num_bytes
+
+    def backward(d_param: Tensor, meta: MetaGradients) -> Backward:
+        cotangents = Cotangents(loop, d_param, own)
+        while kept:
+            before, linearised = kept.pop()
+            cotangents.step_back(loop.begin + len(kept), before, linearised, None)
+        meta.add(own.total())
+        return cotangents.finish()
+
+    return Forward(state, backward)
+
+
+def _graph_bytes(loop: InnerLoop) -> int:
+    """Bytes of the tensors that the graph of one step's gradient saves, parameters left out."""
+    sizes: dict[int, int] = {}
+
+    def note(saved: Tensor) -> Tensor:
+        sizes[saved.untyped_storage().data_ptr()] = saved.untyped_storage().nbytes()
+        return saved
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
+        linearised = linearise(loop, loop.start.param, 0, MetaGradients(loop.meta, loop.num_starts))
+    for held in (loop.start.param, *loop.meta.values()):
+        sizes.pop(held.untyped_storage().data_ptr(), None)
+    del linearised
+    return sum(sizes.values())
 
 
 def _kept_bytes(loop: InnerLoop) -> int:
