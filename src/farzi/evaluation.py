@@ -68,7 +68,8 @@ def evaluate(student: Student, params: Params, data: PreparedData, part: Part = 
 
     Recommendation: each sequence's last item is ranked against the whole catalogue by a model that
     read up to `context_length` items before it; items already seen are left out or kept as the
-    source says. Language: every token after the first `<eos>` of a sentence is predicted.
+    source says. `loss` is the mean next-item loss over all its positions: it reads every event of
+    a test user, where the ranking reads one, and so tells models apart with few users. Language: every token after the first `<eos>` of a sentence is predicted.
 
     Args:
         student: the model.
@@ -93,7 +94,13 @@ def evaluate(student: Student, params: Params, data: PreparedData, part: Part = 
     def scores(chosen: npt.NDArray[np.int64]) -> Tensor:
         return _last_scores(student, params, sequences, chosen)
 
-    return _evaluate_ranking(scores, sequences, student.num_tokens, data.seen_items == "leave-out")
+    ranked = _evaluate_ranking(
+        scores, sequences, student.num_tokens, data.seen_items == "leave-out"
+    )
+    losses = _user_losses(student, params, sequences)
+    return Scores(
+        ranked.metrics | {"loss": float(losses.mean())}, ranked.per_user | {"loss": losses}
+    )
 
 
 def most_popular(data: PreparedData, part: Part = "test") -> Scores:
@@ -143,6 +150,19 @@ def _token_nll(
     own = logits.gather(-1, target)
     nll = (logits.logsumexp(-1, keepdim=True) - own)[..., 0]
     return nll, mask[:, 1:], (own >= logits.amax(-1, keepdim=True))[..., 0]
+
+
+@torch.no_grad()
+def _user_losses(
+    student: Student, params: Params, sequences: Sequences, batch_size: int = 256
+) -> npt.NDArray[np.float64]:
+    """Mean next-token loss of each sequence, in nats."""
+    losses = []
+    for start in range(0, len(sequences), batch_size):
+        chosen = np.arange(start, min(start + batch_size, len(sequences)))
+        nll, mask, _ = _token_nll(student, params, sequences, chosen)
+        losses.append(((nll.double() * mask).sum(1) / mask.sum(1)).cpu().numpy())
+    return np.concatenate(losses)
 
 
 @torch.no_grad()

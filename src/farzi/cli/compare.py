@@ -138,11 +138,11 @@ def _split(
         train_users_hash=data.train_users_hash,
     )
     student: Any = artifact.recipe["student"]
-    teacher = None
+    teachers: tuple[Any, ...] = ()
     if any(row.endswith("-soft") for row in settings.rows):
         omega = Omega.load(folder / "teachers")
         if omega is None:
-            output.say("no teacher in the run folder: training one for the soft rows")
+            output.say("no teachers in the run folder: training some for the soft rows")
             defaults = DistillSettings()
             with tempfile.TemporaryDirectory() as scratch:
                 trained = teacher_runs(
@@ -152,16 +152,16 @@ def _split(
                     TeacherSettings(defaults.num_teachers, defaults.teacher_lr),
                     Path(scratch),
                 )
-                teacher = trained.teacher()
+                teachers = trained.teachers()
         else:
-            teacher = omega.teacher()
+            teachers = omega.teachers()
     return Split(
         data,
         artifact.recipe,
         artifact.num_sequences,
         int(student["context_length"]),
         artifact.synthetic,
-        teacher,
+        teachers,
     )
 
 
@@ -188,6 +188,8 @@ def _table(result: dict[str, Any]) -> Table:
 def _cell(name: str, value: dict[str, float] | None) -> str:
     if value is None:
         return ""
+    if name == "loss":
+        return f"{value['mean']:.3f} ± {value['std']:.3f}"
     if "perplexity" in name:
         return f"{value['mean']:.1f} ± {value['std']:.1f}"
     return f"{100 * value['mean']:.1f} ± {100 * value['std']:.1f}"
@@ -202,9 +204,16 @@ def _notes(result: dict[str, Any]) -> list[str]:
     if stopped:
         notes.append(f"stopped by the cap at least once: {', '.join(stopped)}")
     notes += [
-        f"farzi - {pair['b']}, {pair['metric']}: {100 * pair['difference']:+.1f} "
-        f"[{100 * pair['low']:+.1f}, {100 * pair['high']:+.1f}]"
+        _pair_note(pair)
         for pair in result["paired"]
-        if pair["metric"] in ("nDCG@10", "HR@100")
+        if pair["metric"] in ("nDCG@10", "HR@100", "loss")
     ]
     return notes
+
+
+def _pair_note(pair: dict[str, Any]) -> str:
+    scale, digits = (1, 3) if pair["metric"] == "loss" else (100, 1)
+    difference, low, high = (
+        f"{scale * pair[name]:+.{digits}f}" for name in ("difference", "low", "high")
+    )
+    return f"farzi - {pair['b']}, {pair['metric']}: {difference} [{low}, {high}]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,15 @@ from farzi.models import Params, Student
 from farzi.models.soft_head import embed
 from farzi.synthetic import SyntheticSequences
 
-__all__ = ["Rows", "choose_rows", "fit_latents", "random_start", "real_start", "teacher_start"]
+__all__ = [
+    "Rows",
+    "choose_rows",
+    "fit_latents",
+    "mean_logits",
+    "random_start",
+    "real_start",
+    "teacher_start",
+]
 
 DECODER_RMS = 0.27  # a decoder of this size and latents of size 1 to 10 move at a common rate
 
@@ -136,27 +145,27 @@ def real_start(
 
 @torch.no_grad()
 def teacher_start(
-    student: Student, params: Params, rows: Rows, latent_dim: int, *, labels: bool
+    student: Student, teachers: Sequence[Params], rows: Rows, latent_dim: int, *, labels: bool
 ) -> SyntheticSequences:
-    """A teacher's own predictions along real rows: hidden states times its embedding table.
+    """The teachers' predictions along real rows: hidden states times embedding tables.
 
-    Exact where the rank is the teacher's width or more; below, the leading factors of its logits.
-    With labels the tokens are fitted to the real ones and the predictions become the labels.
+    Exact where the rank is the sum of their widths or more; below, the leading factors of their
+    mean logits. With labels the tokens are fitted to the real ones and the predictions become the
+    labels.
 
     Args:
-        student: the teacher's architecture.
-        params: its weights.
+        student: the teachers' architecture.
+        teachers: weights of each.
         rows: real rows of training users.
         latent_dim: rank K.
         labels: whether labels are kept apart from tokens.
     """
-    table = student.embedding(params)
     length = rows.tokens.shape[1] if labels else rows.tokens.shape[1] - 1
-    hidden = student.hidden(params, embed(rows.tokens[:, :length], table))
-    if latent_dim < student.width:
+    hidden, table = mean_logits(student, teachers, rows.tokens[:, :length])
+    if latent_dim < table.shape[1]:
         latent, decoder = _leading_factors(hidden, table, rows.mask[:, :length], latent_dim)
     else:
-        extra = latent_dim - student.width
+        extra = latent_dim - table.shape[1]
         latent = torch.nn.functional.pad(hidden, (0, extra))
         decoder = torch.nn.functional.pad(table.T, (0, 0, 0, extra))
     scale = DECODER_RMS / decoder.square().mean().sqrt()
@@ -165,6 +174,22 @@ def teacher_start(
         return SyntheticSequences(fit_latents(decoder, rows.tokens), decoder, latent, rows.lengths)
     first = fit_latents(decoder, rows.tokens[:, :1])
     return SyntheticSequences(torch.cat([first, latent], 1), decoder, lengths=rows.lengths)
+
+
+@torch.no_grad()
+def mean_logits(
+    student: Student, teachers: Sequence[Params], tokens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Factors of the mean of several models' logits: H (B, L, n W) and E (V, n W) of n models.
+
+    Up to a constant a position, mean logits are mean log-probabilities: softmax(H E^T) is the
+    normalised geometric mean of the predictions.
+    """
+    hidden = [
+        student.hidden(params, embed(tokens, student.embedding(params))) / len(teachers)
+        for params in teachers
+    ]
+    return torch.cat(hidden, -1), torch.cat([student.embedding(params) for params in teachers], 1)
 
 
 def _leading_factors(

@@ -300,7 +300,7 @@ def _start(
         if omega is None:
             raise DataError("the teacher start needs teacher runs.")
         start = teacher_start(
-            student, omega.teacher(), rows, settings.latent_dim, labels=settings.labels
+            student, omega.teachers(), rows, settings.latent_dim, labels=settings.labels
         )
     if start.lengths is not None and bool((start.lengths == settings.length).all()):
         start = replace(start, lengths=None)

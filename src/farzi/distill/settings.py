@@ -28,7 +28,7 @@ class DistillSettings:
         num_layers: its blocks.
         num_heads: its attention heads.
         dropout: of students trained on real data: the teachers.
-        num_teachers: training runs on real data; the best one starts the latents.
+        num_teachers: training runs on real data; their mean prediction starts the latents.
         teacher_lr: their step size.
         teacher_batch: real sequences a teacher's step.
         teacher_epochs: their cap; they stop on validation.
@@ -54,7 +54,7 @@ class DistillSettings:
 
     num_sequences: int = 50
     length: int = 50
-    latent_dim: int = 16
+    latent_dim: int = 24
     labels: bool = True
     temperature: float = 1.0
     start: Start = "teacher"
@@ -63,8 +63,8 @@ class DistillSettings:
     num_layers: int = 1
     num_heads: int = 1
     dropout: float = 0.2
-    num_teachers: int = 2
-    teacher_lr: float = 0.01
+    num_teachers: int = 4
+    teacher_lr: float = 0.02
     teacher_batch: int = 64
     teacher_epochs: int = 60
     outer_steps: int = 60

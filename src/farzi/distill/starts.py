@@ -72,9 +72,12 @@ class Omega:
                 if name.startswith(prefix)
             }
 
-    def teacher(self) -> dict[str, Tensor]:
-        """The best weights of all runs."""
-        return self.weights(*self.best)
+    def teachers(self) -> tuple[dict[str, Tensor], ...]:
+        """The best weights of every run: together they predict better than any one of them."""
+        return tuple(
+            self.weights(run, 1 + losses.index(min(losses)))
+            for run, losses in enumerate(self.losses)
+        )
 
     def sample(self, generator: np.random.Generator, last_epoch: int = 3) -> dict[str, Tensor]:
         """Weights of a random run after 1 to `last_epoch` epochs."""

@@ -21,11 +21,11 @@ from torch import Tensor
 
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
+from farzi.distill.initialise import mean_logits
 from farzi.errors import SettingsError
 from farzi.evaluation import Scores, evaluate, most_popular, sequences_of, validation_loss
 from farzi.metrics import paired_bootstrap
 from farzi.models import Params, Student, build_student
-from farzi.models.soft_head import embed
 from farzi.synthetic import SyntheticSequences
 from farzi.training import (
     Batch,
@@ -87,7 +87,7 @@ class Split:
         data: the prepared split.
         synthetic: the distilled sequences; None leaves the row out.
         recipe: the artifact's recipe: student and batch size.
-        teacher: weights of the teacher that soft labels come from; None leaves soft rows out.
+        teachers: weights of the teachers that soft labels come from; empty leaves soft rows out.
     """
 
     data: PreparedData
@@ -95,7 +95,7 @@ class Split:
     num_sequences: int
     context_length: int
     synthetic: SyntheticSequences | None = None
-    teacher: Params | None = None
+    teachers: tuple[Params, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,13 @@ class _Run:
 
 @dataclass(frozen=True)
 class SoftLabelBatches:
-    """Real tokens with a teacher's predictions as labels.
+    """Real tokens with the teachers' mean prediction as labels.
 
     Args:
         tokens: int64 (S, L).
         lengths: int64 (S,).
-        hidden: the teacher's hidden states (S, L, W).
-        table: its embedding (V, W).
+        hidden: the teachers' hidden states (S, L, n W).
+        table: their embeddings (V, n W).
         batch_size: sequences a step.
         seed: of the order.
     """
@@ -252,10 +252,10 @@ def _rows(split: Split, settings: CompareSettings) -> list[_Row]:
             rows.append(
                 _Row(name, _hard(samples, split.context_length, batch_size), _sample_size(samples))
             )
-        elif name in ("random-soft", "head-soft") and split.teacher is not None:
+        elif name in ("random-soft", "head-soft") and split.teachers:
             samples = _samples(real, name.removesuffix("-soft"), split, settings)
             hard = _sample_size(samples)
-            width = int(split.recipe["student"]["width"])
+            width = len(split.teachers) * int(split.recipe["student"]["width"])
             labels = 4 * width * (hard.tokens - hard.sequences + split.data.vocabulary.size)
             size = replace(hard, num_bytes=hard.num_bytes + labels)
             rows.append(_Row(name, _soft(samples, split, batch_size), size))
@@ -275,19 +275,15 @@ def _hard(samples: list[Sequences], length: int, batch_size: int) -> Callable[[i
 
 
 def _soft(samples: list[Sequences], split: Split, batch_size: int) -> Callable[[int, int], Batches]:
-    """Batches with the teacher's predictions along each sample."""
+    """Batches with the teachers' predictions along each sample."""
     teacher = build_student(split.recipe["student"])
-    params = split.teacher
-    assert params is not None
     parts = []
     for sample in samples:
         padded, mask = sample.padded(np.arange(len(sample)), split.context_length + 1)
         tokens = torch.from_numpy(padded)[:, :-1]
-        with torch.no_grad():
-            hidden = teacher.hidden(params, embed(tokens, teacher.embedding(params)))
-        parts.append((tokens, torch.from_numpy(mask.sum(1)) - 1, hidden))
-    table = teacher.embedding(params)
-    return lambda draw, seed: SoftLabelBatches(*parts[draw % len(parts)], table, batch_size, seed)
+        logits = mean_logits(teacher, split.teachers, tokens)
+        parts.append((tokens, torch.from_numpy(mask.sum(1)) - 1, *logits))
+    return lambda draw, seed: SoftLabelBatches(*parts[draw % len(parts)], batch_size, seed)
 
 
 def _samples(
@@ -400,7 +396,7 @@ def _result(
         "test_sequences": [len(split.data.test) for split in splits],
         "rows": rows,
         "ratios": _ratios(runs, headline),
-        "paired": _paired(runs, headline, order) if data.task == "recommend" else [],
+        "paired": _paired(runs, (*headline, "loss"), order) if data.task == "recommend" else [],
         "splits": [
             {
                 "split_seed": split.data.split_seed,
@@ -466,7 +462,7 @@ def _paired(
         return []
     paired = []
     for name, metric in itertools.product(order, headline):
-        if name == "farzi":
+        if name == "farzi" or metric not in runs[name][0].scores.per_user:
             continue
         interval = paired_bootstrap(_by_user(runs["farzi"], metric), _by_user(runs[name], metric))
         paired.append(

@@ -44,7 +44,7 @@ def test_a_teacher_of_full_rank_is_had_exactly(latent_dim):
     teacher = SASRec(num_tokens=8, context_length=5, width=6)
     params = teacher.init(torch.Generator().manual_seed(0))
     rows = choose_rows(LOG, 2, 5, rng(), pack=False)
-    few = teacher_start(teacher, params, rows, latent_dim, labels=True)
+    few = teacher_start(teacher, [params], rows, latent_dim, labels=True)
     table = teacher.embedding(params)
     expected = (teacher.hidden(params, embed(rows.tokens, table)) @ table.T).softmax(-1)
     torch.testing.assert_close(few.labels(), expected)
@@ -57,7 +57,21 @@ def test_a_lower_rank_keeps_the_leading_factors():
     table = teacher.embedding(params)
     logits = teacher.hidden(params, embed(rows.tokens, table)) @ table.T
     logits = (logits - logits.mean(-1, keepdim=True)).reshape(-1, 8)
-    few = teacher_start(teacher, params, rows, 3, labels=True)
+    few = teacher_start(teacher, [params], rows, 3, labels=True)
     error = (few.label_latent.reshape(-1, 3) @ few.decoder - logits).square().sum()
     singular = torch.linalg.svdvals(logits)
     torch.testing.assert_close(error, singular[3:].square().sum(), rtol=1e-4, atol=1e-6)
+
+
+def test_several_teachers_give_their_mean_log_probability():
+    teacher = SASRec(num_tokens=8, context_length=5, width=6)
+    teachers = [teacher.init(torch.Generator().manual_seed(seed)) for seed in range(3)]
+    rows = choose_rows(LOG, 2, 5, rng(), pack=False)
+    few = teacher_start(teacher, teachers, rows, 18, labels=True)
+    each = [
+        (
+            teacher.hidden(params, embed(rows.tokens, params["embedding"])) @ params["embedding"].T
+        ).log_softmax(-1)
+        for params in teachers
+    ]
+    torch.testing.assert_close(few.labels(), torch.stack(each).mean(0).softmax(-1))
