@@ -24,7 +24,7 @@ from torch import Tensor
 
 __all__ = ["Kernels", "kernels_for", "status"]
 
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 
 
 class Kernels:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from farzi.metagrad import Adam, AdamW
+from farzi.metagrad import Adam, AdamW, native
 from farzi.metagrad.flat import FlatState, Layout
 from farzi.metagrad.update import advance, advance_flat, derived_pull_back, pull_back
 
@@ -61,6 +61,47 @@ def test_pull_back(name: str, step: int, rounded: bool) -> None:
     torch.testing.assert_close(by_hand.param, derived.param, **tolerance)
     torch.testing.assert_close(by_hand.accumulators, derived.accumulators, **tolerance)
     torch.testing.assert_close(by_hand.hyper, derived.hyper, **tolerance)
+
+
+def single(value: Any) -> Any:
+    """`value` in float32, long enough for whole lanes, several blocks and a rest."""
+    if isinstance(value, Tensor):
+        return torch.cat([value.float() * (1 + k / 64) for k in range(131)])
+    if isinstance(value, FlatState):
+        return FlatState(single(value.param), single(value.accumulators))
+    return value if value is None else type(value)(map(single, value))
+
+
+@pytest.mark.skipif(native.kernels_for() is None, reason=native.status())
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("step", [1, 50])
+@pytest.mark.parametrize("rounded", [False, True])
+def test_the_compiled_passes(name: str, step: int, rounded: bool) -> None:
+    optimizer = OPTIMIZERS[name]
+    _, *values = problem(rounded)
+    state, after, grad, dw, d_accumulators = map(single, values)
+    layout = Layout.of({"w": grad})
+
+    def both(at: torch.dtype) -> list[Tensor]:
+        def to(value: Any) -> Any:
+            return value.to(at) if isinstance(value, Tensor) else type(value)(map(to, value))
+
+        before = FlatState(to(state.param), to(state.accumulators))
+        known = None if after is None else to(after)
+        cotangents = (to(dw), to(d_accumulators))
+        common = (to(grad), optimizer.hyper, step)
+        moved = advance(optimizer, layout, before, *common)
+        pulled = pull_back(optimizer, layout, before, known, *common, *cotangents)
+        assert pulled.hyper is not None
+        vectors = [moved.param, *moved.accumulators, pulled.grad, pulled.param]
+        return [*vectors, *pulled.accumulators, pulled.hyper]
+
+    compiled, exact = both(torch.float32), both(torch.float64)
+    for got, expected in zip(compiled, exact, strict=True):
+        scale = expected.abs().max().item()
+        torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-6 * scale)
+    for again, first in zip(both(torch.float32), compiled, strict=True):
+        assert torch.equal(again, first)
 
 
 def test_pull_back_is_the_written_formula() -> None:
