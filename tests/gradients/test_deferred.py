@@ -148,3 +148,32 @@ def test_memory_is_flat_in_the_number_of_steps() -> None:
     dense_bytes = 200 * 300 * 8
     assert peak(32) - peak(8) < 0.1 * dense_bytes
     assert peak(32) < 2 * dense_bytes
+
+
+@pytest.mark.parametrize("steps", [1, 4, 9])
+@pytest.mark.parametrize(
+    "adjoint", [Stored(), Checkpointed(slots=2), Direct()], ids=lambda a: a.name
+)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_mini_batches_equal_dense_gradients(steps: int, adjoint: Any, dtype: torch.dtype) -> None:
+    """Batches of different sizes, one with a row twice."""
+    batches = [torch.tensor([2, 0]), torch.tensor([1]), torch.tensor([1, 1])]
+
+    def batched(read: Callable[..., Tensor]) -> tuple[Any, ...]:
+        def inner(params: dict[str, Tensor], meta: dict[str, Tensor], step: int) -> Tensor:
+            rows = batches[step % 3]
+            X = read(meta["P"], params["E"], rows)
+            Y = read(meta["P"], params["E"].square() @ params["A"], rows)
+            return (torch.tanh(X) * Y).square().mean()
+
+        _, outer, params, meta = problem(torch.matmul)
+        return inner, outer, *({k: v.to(dtype) for k, v in d.items()} for d in (params, meta))
+
+    settings: dict[str, Any] = {"steps": steps, "optimizer": ADAM}
+    dense = metagradient(*batched(lambda P, E, rows: P[rows] @ E), adjoint=Direct(), **settings)
+    thin = metagradient(*batched(readout), adjoint=adjoint, **settings)
+    close = (
+        {"rtol": 1e-11, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-5}
+    )
+    torch.testing.assert_close(thin.meta_grads, dense.meta_grads, **close)
+    torch.testing.assert_close(thin.param_grads, dense.param_grads, **close)

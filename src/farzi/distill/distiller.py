@@ -10,6 +10,7 @@ Everything drawn is a function of (seed, purpose, step): a state alone decides w
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import statistics
@@ -28,16 +29,20 @@ from farzi.distill.starts import Omega
 from farzi.distill.world import ALONE, World
 from farzi.errors import NonFiniteError
 from farzi.evaluation import validation_loss
-from farzi.metagrad import Adam, Stored, metagradient, unroll
+from farzi.metagrad import Adam, Stored, metagradient, readout, unroll
 from farzi.metagrad.unroll import InnerLoss
 from farzi.metagrad.update import State
-from farzi.models import Student, sequence_loss
+from farzi.models import Student, embedded_loss
 from farzi.synthetic import SyntheticSequences
 from farzi.training import SyntheticBatches, TrainSettings, real_batch, train
 
 __all__ = ["DistillState", "Distiller", "Member", "Record"]
 
 Record = dict[str, Any]
+
+MOST_DECODED = 1 << 28
+"""Soft tokens are decoded once an outer step where they have at most so many elements, else at each
+inner step: that takes four such tensors less, and twice the time."""
 
 # purposes of random draws
 _REAL, _OMEGA = 1, 2
@@ -95,7 +100,7 @@ class Distiller:
         train_sequences: real sequences that the outer loss reads.
         validation_sequences: real sequences that choose the best step.
         start: the sequences to begin from.
-        omega: teacher runs that some students start from; needed with `stored_starts` > 0.
+        omega: teacher runs: targets of the outer loss, and where some students start.
         world: the processes; draw d of an outer step on rank r is what draw d * size + r of a
             single process with all their students would be.
     """
@@ -113,10 +118,24 @@ class Distiller:
         """The inner optimiser."""
         return Adam(lr=self.settings.inner_lr, eps_root=self.settings.eps_root)
 
+    @functools.cached_property
+    def _outer_teachers(self) -> tuple[dict[str, Tensor], ...]:
+        """Whose predictions the outer loss compares with; none where it reads the data alone."""
+        if self.settings.outer_targets == "data":
+            return ()
+        if self.omega is None:
+            raise ValueError("`omega` must be given with outer_targets='teacher', got None.")
+        device = self.start.latent.device
+        return tuple(
+            {name: value.to(device) for name, value in params.items()}
+            for params in self.omega.teachers()
+        )
+
     def begin(self, progress: Callable[[int, int, str], None] | None = None) -> DistillState:
         """A pool with staggered ages, and the start validated as outer step 0."""
         settings = self.settings
         members = []
+        soft = decoded(self.start)
         for index in range(settings.num_students if settings.outer_steps else 0):
             place = self._across_ranks(index)
             member = self._begin_member(place)
@@ -127,7 +146,7 @@ class Distiller:
                 params, state = unroll(
                     self.inner_loss(member.seed),
                     member.params,
-                    self.start.factors(),
+                    soft,
                     steps=age,
                     optimizer=self.optimizer,
                 )
@@ -150,13 +169,26 @@ class Distiller:
         )
 
     def inner_loss(self, seed: int) -> InnerLoss:
-        """The loss of a student on the synthetic batch of its step."""
+        """The loss of a student on the synthetic batch of its step.
+
+        Its meta-parameters are the factors, or what `decoded` makes of them.
+        """
+        batches = SyntheticBatches(self.start, self.settings.inner_batch, seed)
 
         def loss(params: Mapping[str, Tensor], meta: Mapping[str, Tensor], step: int) -> Tensor:
-            synthetic = self.start.with_factors(meta)
-            batch = SyntheticBatches(synthetic, self.settings.inner_batch, seed)(step)
-            return sequence_loss(
-                self.student, params, batch.tokens, labels=batch.labels, mask=batch.mask
+            table = self.student.embedding(params)
+            rows = batches.indices(step)
+            if "tokens" in meta:
+                embedded = {name: readout(soft, table, rows) for name, soft in meta.items()}
+            else:
+                soft = decoded(self.start.with_factors(meta), rows)
+                embedded = {name: soft[name] @ table for name in soft}
+            return embedded_loss(
+                self.student,
+                params,
+                embedded["tokens"],
+                embedded.get("labels"),
+                self.start.mask(rows),
             )
 
         return loss
@@ -287,11 +319,15 @@ class Distiller:
         size = min(settings.outer_batch, len(self.train_sequences))
         chosen = generator.choice(len(self.train_sequences), size, replace=False)
         batch = real_batch(self.train_sequences, chosen, self.student.context_length, generator)
+        factors = {name: x.detach().requires_grad_() for name, x in synthetic.factors().items()}
+        soft = factors
+        if synthetic.num_sequences * synthetic.length * synthetic.num_tokens <= MOST_DECODED:
+            soft = decoded(synthetic.with_factors(factors))
         result = metagradient(
             self.inner_loss(member.seed),
-            meta_matching(self.student, batch.to(synthetic.latent.device)),
+            meta_matching(self.student, batch.to(synthetic.latent.device), self._outer_teachers),
             member.params,
-            synthetic.factors(),
+            soft,
             steps=settings.window,
             optimizer=self.optimizer,
             adjoint=Stored(),
@@ -301,7 +337,13 @@ class Distiller:
         older = Member(
             result.final_params, result.final_state, member.age + settings.window, member.seed
         )
-        return float(result.value), result.meta_grads, older
+        gradients = result.meta_grads
+        if soft is not factors:
+            pulled = torch.autograd.grad(
+                list(soft.values()), list(factors.values()), [gradients[name] for name in soft]
+            )
+            gradients = dict(zip(factors, pulled, strict=True))
+        return float(result.value), gradients, older
 
     def _update(self, state: DistillState, gradients: Mapping[str, Tensor]) -> DistillState:
         """Adam on gradients of unit RMS, each block with its own step relative to its size."""
@@ -325,6 +367,13 @@ class Distiller:
             blocks[name] = block - step_sizes[name] * schedule * size * direction
         synthetic = state.synthetic.with_factors(blocks)
         return replace(state, synthetic=synthetic, first=first, second=second)
+
+
+def decoded(synthetic: SyntheticSequences, rows: Tensor | None = None) -> dict[str, Tensor]:
+    """Soft tokens and labels by name; tokens alone where there are no labels."""
+    labels = synthetic.labels(rows)
+    tokens = {"tokens": synthetic.tokens(rows)}
+    return tokens if labels is None else tokens | {"labels": labels}
 
 
 def _schedule(step: int, steps: int, warm_up: int = 10, floor: float = 0.1) -> float:

@@ -118,7 +118,7 @@ def distill(
         omega = None
         if not first:
             world.wait()
-        if settings.start == "teacher" or settings.stored_starts > 0:
+        if settings.needs_teachers:
             omega = teacher_runs(
                 teacher,
                 train_sequences,

@@ -7,9 +7,10 @@ from typing import Any, Literal, get_args
 
 from farzi.errors import SettingsError
 
-__all__ = ["DistillSettings", "Start"]
+__all__ = ["DistillSettings", "OuterTargets", "Start"]
 
 Start = Literal["teacher", "real", "random"]
+OuterTargets = Literal["teacher", "data"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class DistillSettings:
         teacher_batch: real sequences a teacher's step.
         teacher_epochs: their cap; they stop on validation.
         outer_steps: steps of the outer loop; 0 keeps the start as it is.
+        outer_targets: what the outer loss compares predictions on real sequences with: the
+            teachers' mean prediction, or the next token alone as published.
         outer_batch: real sequences an outer loss reads.
         lr_latent: outer step size of the latents.
         lr_labels: outer step size of the label latents.
@@ -68,6 +71,7 @@ class DistillSettings:
     teacher_batch: int = 64
     teacher_epochs: int = 60
     outer_steps: int = 60
+    outer_targets: OuterTargets = "data"
     outer_batch: int = 256
     lr_latent: float = 0.002
     lr_labels: float = 0.01
@@ -96,10 +100,12 @@ class DistillSettings:
         for name in ("dropout", "stored_starts"):
             if not 0 <= getattr(self, name) < 1 and getattr(self, name) != 1.0:
                 raise SettingsError(f"`{name}` must be in [0, 1], got {getattr(self, name)}.")
-        if self.start not in get_args(Start):
-            raise SettingsError(
-                f"`start` must be one of {', '.join(get_args(Start))}, got {self.start!r}."
-            )
+        for name, allowed in (("start", Start), ("outer_targets", OuterTargets)):
+            if getattr(self, name) not in get_args(allowed):
+                raise SettingsError(
+                    f"`{name}` must be one of {', '.join(get_args(allowed))}, "
+                    f"got {getattr(self, name)!r}."
+                )
         if self.window > self.inner_steps:
             raise SettingsError(
                 f"`window` must be at most `inner_steps` = {self.inner_steps}, got {self.window}."
@@ -114,6 +120,11 @@ class DistillSettings:
     def context_length(self) -> int:
         """Positions a student trains: L, or L - 1 where tokens are the labels as well."""
         return self.length if self.labels else self.length - 1
+
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether anything reads a model trained on real data."""
+        return "teacher" in (self.start, self.outer_targets) or self.stored_starts > 0
 
     def as_dict(self) -> dict[str, Any]:
         """Every setting by name."""

@@ -40,18 +40,21 @@ class ThinProducts:
     def __init__(self, total: Callable[[], Tensor]) -> None:
         self._total = total
         self._factors: tuple[Tensor, Tensor] | None = None
+        self._rows: Tensor | None = None
         self._used = 0
         self.is_open = False
 
-    def add(self, left: Tensor, right: Tensor) -> None:
-        """Add left right^T, now or later."""
+    def add(self, left: Tensor, right: Tensor, rows: Tensor | None = None) -> None:
+        """Add left right^T, now or later; with `rows`, to those places of the first axis only."""
         left = left.reshape(-1, left.shape[-1])
         width = left.shape[1]
-        if self._factors is None:
+        full = self._factors is not None and self._used + width > len(self._factors[1])
+        if full or rows is not self._rows:
+            self.flush()
+        if self._factors is None or len(self._factors[0]) != len(left):
             rank = 2 * STEPS_A_BLOCK * width
             self._factors = left.new_empty(len(left), rank), right.new_empty(rank, len(right))
-        if self._used + width > len(self._factors[1]):
-            self.flush()
+        self._rows = rows
         used = slice(self._used, self._used + width)
         self._factors[0][:, used] = left
         self._factors[1][used] = right.T
@@ -63,7 +66,11 @@ class ThinProducts:
             return
         left, right = self._factors[0][:, : self._used], self._factors[1][: self._used]
         total = self._total()
-        _product(left, right, total.view(-1, total.shape[-1]), add=True)
+        if self._rows is None:
+            _product(left, right, total.view(-1, total.shape[-1]), add=True)
+        else:
+            for part, row in zip(left.chunk(len(self._rows)), self._rows.tolist(), strict=True):
+                _product(part, right, total[row].view(-1, total.shape[-1]), add=True)
         self._used = 0
 
     @property
@@ -88,18 +95,19 @@ def reading(
         _SINKS.reset(token)
 
 
-def readout(P: Tensor, E: Tensor) -> Tensor:
-    """X = P E, for a large P (..., V) whose meta-gradient is wanted and a thin E (V, W).
+def readout(P: Tensor, E: Tensor, rows: Tensor | None = None) -> Tensor:
+    """X = P E, or P[rows] E, for a large P (..., V) whose meta-gradient is wanted and a thin E (V, W).
 
-    The same as `P @ E` everywhere; inside `metagradient`, where P is a tensor of `meta`, it costs
+    The same as `P[rows] @ E` everywhere; inside `metagradient`, where P is a tensor of `meta`, it costs
     no (..., V) tensor a step.
 
     Args:
         P: soft tokens, or any other matrix of weights, (..., V).
         E: embedding (V, W).
+        rows: int64 (B,), places on the first axis of P (S, ..., V), a mini-batch; None for all.
 
     Returns:
-        X (..., W).
+        X (..., W); with `rows` (B, ..., W).
 
     Example:
         >>> import torch
@@ -110,8 +118,8 @@ def readout(P: Tensor, E: Tensor) -> Tensor:
     sinks = _SINKS.get({})
     sink = sinks.get(id(P))
     if id(P) not in sinks or (sink is None and P.requires_grad):
-        return P @ E
-    result: Tensor = _Readout.apply(P, E, sink)  # type: ignore[no-untyped-call]
+        return (P if rows is None else P[rows]) @ E
+    result: Tensor = _Readout.apply(P, E, sink, rows)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -123,59 +131,77 @@ def _product(A: Tensor, B: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
     return out.addmm_(A, B) if add else torch.mm(A, B, out=out)
 
 
-def _read(P: Tensor, E: Tensor) -> Tensor:
-    """P E."""
-    rows = P.reshape(-1, P.shape[-1])
-    X = _product(rows, E.contiguous(), E.new_empty(len(rows), E.shape[1]))
-    return X.view(*P.shape[:-1], E.shape[1])
+def _read(P: Tensor, E: Tensor, rows: Tensor | None) -> Tensor:
+    """P[rows] E."""
+    E = E.contiguous()
+    if rows is None:
+        flat = P.reshape(-1, P.shape[-1])
+        X = _product(flat, E, E.new_empty(len(flat), E.shape[1]))
+        return X.view(*P.shape[:-1], E.shape[1])
+    X = E.new_empty(len(rows), *P.shape[1:-1], E.shape[1])
+    for out, row in zip(X, rows.tolist(), strict=True):
+        _product(P[row].reshape(-1, P.shape[-1]), E, out.view(-1, E.shape[1]))
+    return X
 
 
-def _read_transposed(P: Tensor, dX: Tensor) -> Tensor:
-    """P^T dX."""
-    rows = dX.reshape(-1, dX.shape[-1])
-    return _product(
-        P.reshape(-1, P.shape[-1]).T, rows.contiguous(), dX.new_empty(P.shape[-1], rows.shape[1])
-    )
+def _read_transposed(P: Tensor, dX: Tensor, rows: Tensor | None) -> Tensor:
+    """P[rows]^T dX."""
+    dX = dX.contiguous()
+    width = dX.shape[-1]
+    if rows is None:
+        out = dX.new_empty(P.shape[-1], width)
+        return _product(P.reshape(-1, P.shape[-1]).T, dX.view(-1, width), out)
+    out = dX.new_zeros(P.shape[-1], width)
+    for part, row in zip(dX, rows.tolist(), strict=True):
+        _product(P[row].reshape(-1, P.shape[-1]).T, part.view(-1, width), out, add=True)
+    return out
 
 
 class _Readout(torch.autograd.Function):
-    """P E. The gradient for P goes to the sink; without one P is a constant."""
-
-    @staticmethod
-    def forward(ctx: Any, P: Tensor, E: Tensor, sink: ThinProducts | None) -> Tensor:
-        ctx.save_for_backward(P, E)
-        ctx.sink = sink
-        return recall(lambda: (_read(P, E),))[0]
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, Tensor, None]:
-        P, E = ctx.saved_tensors
-        (dX,) = cotangents
-        if ctx.sink is not None and ctx.sink.is_open:
-            ctx.sink.add(dX, E)
-        left_out = gradient_is_known() and E.is_leaf
-        d_E: Tensor = _ReadoutTransposed.apply(P, dX, ctx.sink, left_out)  # type: ignore[no-untyped-call]
-        return None, d_E, None
-
-
-class _ReadoutTransposed(torch.autograd.Function):
-    """P^T dX; zeros, with the same derivative, where the value is `left_out`."""
+    """P[rows] E. The gradient for P goes to the sink; without one P is a constant."""
 
     @staticmethod
     def forward(
-        ctx: Any, P: Tensor, dX: Tensor, sink: ThinProducts | None, left_out: bool
+        ctx: Any, P: Tensor, E: Tensor, sink: ThinProducts | None, rows: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(P, E)
+        ctx.sink, ctx.rows = sink, rows
+        return recall(lambda: (_read(P, E, rows),))[0]
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, Tensor, None, None]:
+        P, E = ctx.saved_tensors
+        (dX,) = cotangents
+        if ctx.sink is not None and ctx.sink.is_open:
+            ctx.sink.add(dX, E, ctx.rows)
+        left_out = gradient_is_known() and E.is_leaf
+        d_E: Tensor = _ReadoutTransposed.apply(P, dX, ctx.sink, ctx.rows, left_out)  # type: ignore[no-untyped-call]
+        return None, d_E, None, None
+
+
+class _ReadoutTransposed(torch.autograd.Function):
+    """P[rows]^T dX; zeros, with the same derivative, where the value is `left_out`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        P: Tensor,
+        dX: Tensor,
+        sink: ThinProducts | None,
+        rows: Tensor | None,
+        left_out: bool,
     ) -> Tensor:
         ctx.save_for_backward(P, dX)
-        ctx.sink = sink
+        ctx.sink, ctx.rows = sink, rows
         if left_out:
             return dX.new_zeros(()).expand(P.shape[-1], dX.shape[-1])
-        return _read_transposed(P, dX)
+        return _read_transposed(P, dX, rows)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, Tensor, None, None]:
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[None, Tensor, None, None, None]:
         P, dX = ctx.saved_tensors
         (u,) = cotangents
         if ctx.sink is not None and ctx.sink.is_open:
-            ctx.sink.add(dX, u)
-        return None, _read(P, u.contiguous()), None, None
+            ctx.sink.add(dX, u, ctx.rows)
+        return None, _read(P, u, ctx.rows), None, None, None

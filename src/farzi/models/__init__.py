@@ -9,7 +9,7 @@ from typing import Any
 
 from farzi.errors import SettingsError
 from farzi.models.base import Params, Student
-from farzi.models.losses import sequence_loss
+from farzi.models.losses import embedded_loss, sequence_loss
 from farzi.models.sasrec import SASRec
 from farzi.models.transformer import Transformer
 
@@ -20,6 +20,7 @@ __all__ = [
     "Student",
     "Transformer",
     "build_student",
+    "embedded_loss",
     "sequence_loss",
 ]
 

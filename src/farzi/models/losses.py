@@ -8,7 +8,7 @@ from torch import Tensor
 from farzi.models.base import Params, Student
 from farzi.models.soft_head import embed, next_token_loss
 
-__all__ = ["sequence_loss"]
+__all__ = ["embedded_loss", "sequence_loss"]
 
 
 def sequence_loss(
@@ -48,12 +48,25 @@ def sequence_loss(
         True
     """
     table = student.embedding(params)
-    embedded = embed(tokens, table)
+    targets = None if labels is None else embed(labels, table)
+    return embedded_loss(student, params, embed(tokens, table), targets, mask, generator)
+
+
+def embedded_loss(
+    student: Student,
+    params: Params,
+    embedded: Tensor,
+    targets: Tensor | None = None,
+    mask: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """`sequence_loss` of tokens and labels that are embedded already, both (B, L, W)."""
+    table = student.embedding(params)
     pad = (0, 0, 0, 1)
-    if labels is None:
+    if targets is None:
         hidden = student.hidden(params, embedded[..., :-1, :], generator)
         return next_token_loss(torch.nn.functional.pad(hidden, pad), table, embedded, mask)
     hidden = student.hidden(params, embedded, generator)
-    shifted = torch.nn.functional.pad(embed(labels, table), (0, 0, 1, 0))
+    shifted = torch.nn.functional.pad(targets, (0, 0, 1, 0))
     shifted_mask = None if mask is None else torch.nn.functional.pad(mask, (1, 0), value=True)
     return next_token_loss(torch.nn.functional.pad(hidden, pad), table, shifted, shifted_mask)
