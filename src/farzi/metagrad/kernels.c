@@ -39,9 +39,12 @@ INLINE void tile(const int tall, const int wide, long K, const float *A, long a_
     for (int i = 0; i < tall; i++)
         for (int j = 0; j < wide; j++)
             sum[i][j] = (vec){0};
+    for (int i = 0; add && i < tall; i++)
+        for (int j = 0; j < wide; j++) __builtin_prefetch(C + i * c_row + j * LANES, 1);
     for (long k = 0; k < K; k++) {
         vec b[WIDE];
         for (int j = 0; j < wide; j++) b[j] = *(const vec *)(B + k * b_row + j * LANES);
+        __builtin_prefetch(A + k * a_col + TALL * a_row + 10);
         for (int i = 0; i < tall; i++) {
             float a = A[i * a_row + k * a_col];
             for (int j = 0; j < wide; j++) sum[i][j] += a * b[j];
@@ -274,6 +277,34 @@ int matrix_product(long threads, long M, long N, long K, const float *A, const f
         long i = M * t / threads, end = M * (t + 1) / threads;
         product(end - i, N, K, A + i * a_row, a_row, a_col, B, b_row, C + i * c_row, c_row, add);
     }
+    return 0;
+}
+
+/* W (rows, columns) -> out (columns, rows), a square of a line's width at a time */
+static void turned(long rows, long columns, const float *W, float *out)
+{
+    for (long r = 0; r < rows; r += 16)
+        for (long c = 0; c < columns; c += 16)
+            for (long k = c; k < columns && k < c + 16; k++)
+                for (long i = r; i < rows && i < r + 16; i++) out[k * rows + i] = W[i * columns + k];
+}
+
+/* y (R, O) = bias + x W^T, plus x2 W2^T where given; W is (O, I). */
+int linear(long threads, long R, long I, long O, const float *x, const float *W, const float *x2,
+           const float *W2, const float *bias, float *y)
+{
+    float *Wt = space((x2 ? 2 : 1) * I * O), *Wt2 = Wt + I * O;
+    if (!Wt) return 1;
+    turned(O, I, W, Wt);
+    if (x2) turned(O, I, W2, Wt2);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long i = 0; i < R; i += 16 * TALL) {
+        long rows = R - i < 16 * TALL ? R - i : 16 * TALL;
+        for (long r = i; r < i + rows; r++) memcpy(y + r * O, bias, O * sizeof(float));
+        product(rows, O, I, x + i * I, I, 1, Wt, O, y + i * O, O, 1);
+        if (x2) product(rows, O, I, x2 + i * I, I, 1, Wt2, O, y + i * O, O, 1);
+    }
+    free(Wt);
     return 0;
 }
 

@@ -115,7 +115,7 @@ class _Saving(Function):
 class _Linear(_Saving):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return torch.nn.functional.linear(x, weight, bias)
+        return _affine(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -137,12 +137,14 @@ class _LinearFirst(Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, g: Tensor, left_out: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
+        g = g.contiguous()
         ctx.save_for_backward(x, weight, g)
+        rows = g.flatten(0, -2)
+        d_x = _times(rows, weight).view_as(x)
         if left_out:
             zero = x.new_zeros(())
-            return g @ weight, zero.expand_as(weight), zero.expand(len(weight))
-        rows = g.flatten(0, -2)
-        return g @ weight, rows.T @ x.flatten(0, -2), rows.sum(0)
+            return d_x, zero.expand_as(weight), zero.expand(len(weight))
+        return d_x, _times(rows.T, x.flatten(0, -2)), rows.sum(0)
 
     @staticmethod
     @once_differentiable
@@ -150,9 +152,48 @@ class _LinearFirst(Function):
         ctx: Any, c_x: Tensor, c_weight: Tensor, c_bias: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, None]:
         x, weight, g = (tensor.flatten(0, -2) for tensor in ctx.saved_tensors)
-        a = c_x.flatten(0, -2)
-        to_g = torch.addmm(c_bias, a, weight.T).addmm_(x, c_weight.T)
-        return (g @ c_weight).view_as(c_x), g.T @ a, to_g.view_as(ctx.saved_tensors[2]), None
+        a, c_weight = c_x.flatten(0, -2).contiguous(), c_weight.contiguous()
+        to_g = _affine(a, weight, c_bias.contiguous(), (x, c_weight))
+        return (
+            _times(g, c_weight).view_as(c_x),
+            _times(g.T, a),
+            to_g.view_as(ctx.saved_tensors[2]),
+            None,
+        )
+
+
+LEAST_PRODUCT, LARGEST_WEIGHT = 1 << 21, 1 << 19
+"""Products of fewer multiplications, or by a larger matrix, are left to BLAS."""
+
+
+def _by_kernel(rows: int, inputs: int, outputs: int, *tensors: Tensor) -> bool:
+    """Whether x W^T, and its derivatives, are products that the kernels are made for."""
+    return (
+        inputs * outputs <= LARGEST_WEIGHT
+        and rows * inputs * outputs >= LEAST_PRODUCT
+        and kernels_for(*tensors) is not None
+    )
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor, also: tuple[Tensor, ...] = ()) -> Tensor:
+    """X W^T + b of rows x, plus the like product of the two in `also`."""
+    sizes = (*x.shape, len(weight))
+    if _by_kernel(*sizes, x, weight, bias, *also):
+        y = x.new_empty(len(x), len(weight))
+        _run("linear", *sizes, x, weight, *(also or (None, None)), bias, y)
+        return y
+    y = torch.addmm(bias, x, weight.T)
+    return y.addmm_(also[0], also[1].T) if also else y
+
+
+def _times(A: Tensor, B: Tensor) -> Tensor:
+    """A B, of a tall matrix and a weight, or of two tall ones to one of a weight's shape."""
+    sizes = sorted((*A.shape, B.shape[1]), reverse=True)
+    if not _by_kernel(*sizes, A, B):
+        return A @ B
+    kernels = kernels_for()
+    assert kernels is not None
+    return kernels.product(A, B, A.new_empty(len(A), B.shape[1]))
 
 
 class _Gelu(_Saving):

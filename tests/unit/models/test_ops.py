@@ -28,6 +28,11 @@ def plain_attention(qkv: Tensor, num_heads: int) -> Tensor:
 CASES: dict[str, Case] = {
     "linear": (ops.linear, torch.nn.functional.linear, ((3, 5, 4), (6, 4), (6,))),
     "linear, one row": (ops.linear, torch.nn.functional.linear, ((1, 4), (6, 4), (6,))),
+    "linear, by the kernel": (
+        ops.linear,
+        torch.nn.functional.linear,
+        ((5, 101, 65), (70, 65), (70,)),
+    ),
     "gelu": (ops.gelu, torch.nn.functional.gelu, ((3, 5, 7),)),
     "gelu, whole lanes": (ops.gelu, torch.nn.functional.gelu, ((4, 64),)),
     "layer norm": (ops.layer_norm, plain_norm, ((3, 5, 7), (7,), (7,))),
@@ -91,6 +96,14 @@ def test_vmap(name: str) -> None:
     )
     for got, expected in zip(together, apart, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_small_and_large_products_are_left_to_blas() -> None:
+    x = torch.zeros(1)
+    assert ops._by_kernel(505, 65, 70, x)
+    assert not ops._by_kernel(100, 64, 64, x)
+    assert not ops._by_kernel(2000, 1024, 1024, x)
+    assert not ops._by_kernel(505, 65, 70, x.double())
 
 
 def test_attention_reads_no_later_position() -> None:
