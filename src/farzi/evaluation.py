@@ -69,7 +69,8 @@ def evaluate(student: Student, params: Params, data: PreparedData, part: Part = 
     Recommendation: each sequence's last item is ranked against the whole catalogue by a model that
     read up to `context_length` items before it; items already seen are left out or kept as the
     source says. `loss` is the mean next-item loss over all its positions: it reads every event of
-    a test user, where the ranking reads one, and so tells models apart with few users. Language: every token after the first `<eos>` of a sentence is predicted.
+    a test user, where the ranking reads one, and so tells models apart with few users.
+    Language: every token after the first `<eos>` of a sentence is predicted.
 
     Args:
         student: the model.

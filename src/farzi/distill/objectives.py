@@ -31,7 +31,6 @@ def meta_matching(
     References:
         Sachdeva et al. 2023, arXiv 2310.09983, equation 2.
     """
-
     if teachers:
         inputs = batch.tokens[:, :-1]
         hidden, table = mean_logits(student, teachers, inputs)

@@ -96,10 +96,10 @@ def reading(
 
 
 def readout(P: Tensor, E: Tensor, rows: Tensor | None = None) -> Tensor:
-    """X = P E, or P[rows] E, for a large P (..., V) whose meta-gradient is wanted and a thin E (V, W).
+    """X = P[rows] E, for a large P (..., V) whose meta-gradient is wanted and a thin E (V, W).
 
-    The same as `P[rows] @ E` everywhere; inside `metagradient`, where P is a tensor of `meta`, it costs
-    no (..., V) tensor a step.
+    The same as `P[rows] @ E` everywhere; inside `metagradient`, where P is a tensor of `meta`, it
+    costs no (..., V) tensor a step.
 
     Args:
         P: soft tokens, or any other matrix of weights, (..., V).
