@@ -1,4 +1,4 @@
-"""Fill the generated parts of README.md, ARCHITECTURE.md and docs/.
+"""Fill the generated parts of README.md, ARCHITECTURE.md, docs/ and benchmarks/README.md.
 
     python scripts/render_docs.py            write them
     python scripts/render_docs.py --check    fail where one is out of date
@@ -6,6 +6,7 @@
 A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
 
     table:NAME    experiments/results/NAME.json, a comparison as `farzi compare --json` prints it
+    engines:NAME  benchmarks/results/NAME.json, as benchmarks/bench_engines.py writes it
     tree:folders  the folders and top modules of src/farzi, with the first lines of their docstrings
     tree:files    every module, likewise
 
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PART = re.compile(r"(<!-- (table|tree):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)", re.DOTALL)
+PART = re.compile(r"(<!-- (table|tree|engines):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)", re.DOTALL)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def documents(root: Path) -> list[Path]:
-    return [*sorted(root.glob("*.md")), *sorted(root.glob("docs/**/*.md"))]
+    return [
+        *sorted(root.glob("*.md")),
+        *sorted(root.glob("docs/**/*.md")),
+        *sorted(root.glob("benchmarks/*.md")),
+    ]
 
 
 def fill_document(path: Path, root: Path, *, write: bool) -> bool:
@@ -47,7 +52,8 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
 
     def render(part: re.Match[str]) -> str:
         opening, kind, name, _, closing = part.groups()
-        body = render_tree(root, name) if kind == "tree" else render_result(root, name)
+        render_body = {"tree": render_tree, "engines": render_engines}.get(kind, render_result)
+        body = render_body(root, name)
         return f"{opening}\n{body}\n\n{closing}"
 
     text = path.read_text()
@@ -81,6 +87,49 @@ def render_comparison(result: Mapping[str, Any]) -> str:
     if notes:
         lines += ["", *(f"- {note}" for note in notes)]
     return "\n".join([*lines, "", result["protocol_line"]])
+
+
+def render_engines(root: Path, name: str) -> str:
+    """Return time, memory and agreement of every engine, peers against the fastest of them."""
+    result = json.loads((root / "benchmarks" / "results" / f"{name}.json").read_text())
+    rows = [row for row in result["rows"] if row["installed"]]
+    head = [
+        "steps",
+        "engine",
+        "loss",
+        "ms a step",
+        "against fastest peer",
+        "peak MB",
+        "gradient error",
+    ]
+    lines = [table_line(head), table_line(["---:", "---", "---", *("---:" for _ in head[3:])])]
+    for row in rows:
+        peers = [
+            peer["ms_per_step"]
+            for peer in rows
+            if peer["steps"] == row["steps"] and not peer["engine"].startswith("farzi")
+        ]
+        ratio_to_peer = f"{min(peers) / row['ms_per_step']:.2f}x" if peers else ""
+        error = row["gradient_error"]
+        lines.append(
+            table_line(
+                [
+                    str(row["steps"]),
+                    row["engine"],
+                    row["head"],
+                    f"{row['ms_per_step']:.1f}",
+                    ratio_to_peer,
+                    f"{row['peak_bytes'] / 1e6:.0f}",
+                    "" if error is None else f"{error:.1e}",
+                ]
+            )
+        )
+    versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    note = (
+        f"{result['date']}, {result['hardware']}, {result['threads']} threads; median of "
+        f"{result['timed_calls']} calls in turns; {versions}."
+    )
+    return "\n".join([*lines, "", note])
 
 
 def table_line(cells: list[str]) -> str:
