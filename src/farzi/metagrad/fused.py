@@ -62,7 +62,7 @@ def adam_update(
 
 
 def _constants(hyper: Mapping[str, float], step: int, decoupled: bool) -> Tensor:
-    """What the kernels read of the hyper-parameters, in the order of `adam` in kernels.c."""
+    """What the kernels read of the hyper-parameters, in the order of `adam` in kernels/adam.c."""
     lr, b1, b2, decay = hyper["lr"], hyper["b1"], hyper["b2"], hyper["weight_decay"]
     moments = (b1, b2, 1 - b1, 1 - b2)
     rates = (lr / (1 - b1**step), 1 / (1 - b2**step), hyper["eps"], hyper["eps_root"])

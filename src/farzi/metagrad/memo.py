@@ -8,18 +8,53 @@ loss can use it wherever it saves more time than the values take memory.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextvars import ContextVar
 
 from torch import Tensor
 
-__all__ = ["Memo", "gradient_is_known", "knowing_gradient", "recall"]
+__all__ = ["Memo", "Pages", "gradient_is_known", "knowing_gradient", "recall"]
+
+
+class Pages:
+    """Room for tensors of equal shape from each of `count` evaluations, in one block for each.
+
+    Small blocks kept between larger ones that come and go would split the heap up: a process then
+    takes up to twice the memory that it uses.
+
+    Args:
+        count: number of evaluations.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._blocks: dict[Hashable, Tensor] = {}
+
+    def keep(self, place: Hashable, index: int, value: Tensor) -> Tensor:
+        """`value`, or a copy of it in row `index` of the block for `place`, made when first used.
+
+        What does not have the shape of the block's rows is kept as it is.
+        """
+        block = self._blocks.get(place)
+        if block is None:
+            block = self._blocks[place] = value.new_empty((self._count, *value.shape))
+        row = block[index]
+        if (row.shape, row.dtype, row.device) != (value.shape, value.dtype, value.device):
+            return value
+        return row.copy_(value.detach())
 
 
 class Memo:
-    """What one evaluation of the loss asked to have kept, in the order in which it did."""
+    """What one evaluation of the loss asked to have kept, in the order in which it did.
 
-    def __init__(self) -> None:
+    Args:
+        pages: where it is kept, together with that of other evaluations.
+        index: number of this evaluation among them.
+    """
+
+    def __init__(self, pages: Pages | None = None, index: int = 0) -> None:
+        self._pages = pages
+        self._index = index
         self._kept: list[tuple[Tensor, ...]] = []
         self._next: int | None = None
 
@@ -48,10 +83,16 @@ class Memo:
     def recall(self, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """What was kept at this point of the evaluation, or `compute()` from now on."""
         if self._next is None:
-            self._kept.append(compute())
-            return self._kept[-1]
+            computed = compute()
+            self._kept.append(tuple(map(self._keep, range(len(computed)), computed)))
+            return computed
         self._next += 1
         return self._kept[self._next - 1]
+
+    def _keep(self, place: int, value: Tensor) -> Tensor:
+        if self._pages is None:
+            return value
+        return self._pages.keep((len(self._kept), place), self._index, value)
 
     @property
     def num_bytes(self) -> int:

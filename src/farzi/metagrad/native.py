@@ -22,16 +22,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Kernels", "kernels_for", "status"]
+__all__ = ["Kernels", "kernels_for", "source", "status"]
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
+
+SOURCES = ("products", "soft_head", "elementwise", "attention", "adam")
+"""Files of `kernels/`: each may use what comes before it."""
 
 
 class Kernels:
     """The compiled functions, on tensors. Every tensor is float32 on CPU.
 
     Args:
-        library: what `kernels.c` was compiled to.
+        library: what `source` was compiled to.
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
@@ -80,11 +83,19 @@ def _load() -> tuple[Kernels | None, str]:
         return None, f"{compiler} failed: {error}"
 
 
+def source() -> str:
+    """The files of `kernels/`, one after the other."""
+    folder = resources.files("farzi.metagrad").joinpath("kernels")
+    return "".join(
+        f'#line 1 "{name}.c"\n' + folder.joinpath(f"{name}.c").read_text() for name in SOURCES
+    )
+
+
 def _compiled(compiler: str) -> Path:
     """The shared library for this source, compiler and processor, compiled where it is missing."""
-    source = resources.files("farzi.metagrad").joinpath("kernels.c").read_bytes()
+    text = source().encode()
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    built_for = b"\0".join([source, version, " ".join(FLAGS).encode(), _processor()])
+    built_for = b"\0".join([text, version, " ".join(FLAGS).encode(), _processor()])
     name = f"kernels-{hashlib.sha256(built_for).hexdigest()[:16]}.so"
     path = _cache_folder() / name
     if not path.exists():
@@ -93,7 +104,7 @@ def _compiled(compiler: str) -> Path:
             built = Path(folder) / name
             subprocess.run(
                 [compiler, *FLAGS, "-x", "c", "-", "-o", str(built), "-lm"],
-                input=source,
+                input=text,
                 capture_output=True,
                 check=True,
                 timeout=120,

@@ -11,7 +11,7 @@ from torch import Tensor
 from farzi.metagrad.adjoints.base import Backward, Cotangents, Forward, Plan, Report
 from farzi.metagrad.flat import FlatState
 from farzi.metagrad.hvp import Linearised, MetaGradients, linearise
-from farzi.metagrad.memo import Memo
+from farzi.metagrad.memo import Memo, Pages
 from farzi.metagrad.trajectory import Arithmetic, trajectory
 from farzi.metagrad.unroll import InnerLoop, gradient
 from farzi.metagrad.update import advance
@@ -75,13 +75,14 @@ class Stored:
             state = path.advance(state, i)
         anchors = []
         known: list[tuple[Tensor, Memo]] = []
+        pages = Pages(loop.steps - loop.begin)
         for i in range(loop.begin, loop.steps):
             if len(known) % stretch == 0:
                 anchors.append(state)
-            memo = Memo()
+            memo = Memo(pages, i - loop.begin)
             with memo.recording():
                 grad = path.gradient(path.values(state).param, i)
-            known.append((grad, memo))
+            known.append((pages.keep("gradient", i - loop.begin, grad), memo))
             state = path.advance_with(state, grad, i)
         final = path.values(state)
         report.forward_steps = loop.steps
