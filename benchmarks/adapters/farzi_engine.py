@@ -5,7 +5,8 @@ from __future__ import annotations
 from benchmarks.adapters.torch_student import HEAD_LOSSES, outer_loss, tensors
 from benchmarks.workload import EPS_ROOT, HEADS, LR, Run, Workload
 from farzi.metagrad import Adam, Checkpointed, Reversible, Stored, metagradient
-from farzi.models.ops import causal_attention, gelu, layer_norm, linear
+from farzi.models.blocks import PARTS, pre_norm_block
+from farzi.models.ops import layer_norm
 from farzi.models.soft_head import embed, next_token_loss
 
 ADJOINTS = {
@@ -17,13 +18,17 @@ ADJOINTS = {
 
 
 def hidden(p, X):
-    x = X + p["position"]
-    y = layer_norm(x, p["norm1.weight"], p["norm1.bias"])
-    mixed = causal_attention(linear(y, p["qkv.weight"], p["qkv.bias"]), HEADS)
-    x = x + linear(mixed, p["out.weight"], p["out.bias"])
-    y = layer_norm(x, p["norm2.weight"], p["norm2.bias"])
-    x = x + linear(gelu(linear(y, p["up.weight"], p["up.bias"])), p["down.weight"], p["down.bias"])
-    return layer_norm(x, p["norm.weight"], p["norm.bias"])
+    parts = {f"block.{part}": p[".".join(part.split(".")[-2:])] for part in PARTS}
+    block = pre_norm_block(
+        parts,
+        "block",
+        X + p["position"],
+        num_heads=HEADS,
+        activation="gelu",
+        rate=0.0,
+        generator=None,
+    )
+    return layer_norm(block, p["norm.weight"], p["norm.bias"])
 
 
 def soft_head_loss(p, tokens):

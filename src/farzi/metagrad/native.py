@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,8 +26,10 @@ __all__ = ["Kernels", "kernels_for", "source", "status"]
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 
-SOURCES = ("products", "soft_head", "elementwise", "attention", "adam")
+SOURCES = ("products", "soft_head", "elementwise", "attention", "block", "adam")
 """Files of `kernels/`: each may use what comes before it."""
+
+Argument: TypeAlias = Tensor | tuple[Tensor, ...] | int | float | None
 
 
 class Kernels:
@@ -47,7 +49,13 @@ class Kernels:
         self.run("matrix_product", *sizes, A, B, out, *strides, int(add))
         return out
 
-    def run(self, name: str, *arguments: Tensor | int | float | None) -> None:
+    def count(self, name: str, *arguments: int) -> int:
+        """What the function `name` returns, a count, for `arguments`."""
+        function = getattr(self._library, name)
+        function.restype = ctypes.c_long
+        return int(function(*map(ctypes.c_long, arguments)))
+
+    def run(self, name: str, *arguments: Argument) -> None:
         """Call the function `name` with the thread count and `arguments`, tensors contiguous."""
         if getattr(self._library, name)(
             ctypes.c_long(torch.get_num_threads()), *map(_argument, arguments)
@@ -128,7 +136,9 @@ def _processor() -> bytes:
     return f"{platform.machine()} {flags}".encode()
 
 
-def _argument(value: Tensor | int | float | None) -> Any:
+def _argument(value: Argument) -> Any:
+    if isinstance(value, tuple):
+        return (ctypes.c_void_p * len(value))(*(x.data_ptr() for x in value))
     if isinstance(value, int):
         return ctypes.c_long(value)
     if isinstance(value, float):

@@ -24,6 +24,20 @@ __all__ = [
     "pre_norm_block",
 ]
 
+PARTS = tuple(
+    f"{layer}.{kind}"
+    for layer in (
+        "norm1",
+        "attention.qkv",
+        "attention.out",
+        "norm2",
+        "feed_forward.up",
+        "feed_forward.down",
+    )
+    for kind in ("weight", "bias")
+)
+"""A block's parameters in the order in which `ops.fused_block` takes them."""
+
 
 def dropout(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor:
     """Inverted dropout drawn from `generator`; the identity without one or at rate 0."""
@@ -73,6 +87,11 @@ def pre_norm_block(
     generator: torch.Generator | None,
 ) -> Tensor:
     """X + attention(norm(x)), then x + feed_forward(norm(x))."""
+    if generator is None or rate == 0.0:
+        parts = tuple(params[f"{name}.{part}"] for part in PARTS)
+        z = ops.fused_block(x, parts, num_heads, activation)
+        if z is not None:
+            return z
     attended = causal_attention(
         params, f"{name}.attention", norm(params, f"{name}.norm1", x), num_heads, rate, generator
     )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from farzi.models.base import Params, Student
-from farzi.models.soft_head import embed, next_token_loss
+from farzi.models.soft_head import embed, target_loss
 
 __all__ = ["embedded_loss", "sequence_loss"]
 
@@ -62,11 +62,8 @@ def embedded_loss(
 ) -> Tensor:
     """`sequence_loss` of tokens and labels that are embedded already, both (B, L, W)."""
     table = student.embedding(params)
-    pad = (0, 0, 0, 1)
     if targets is None:
-        hidden = student.hidden(params, embedded[..., :-1, :], generator)
-        return next_token_loss(torch.nn.functional.pad(hidden, pad), table, embedded, mask)
+        embedded, targets = embedded[..., :-1, :], embedded[..., 1:, :]
+        mask = None if mask is None else mask[..., 1:]
     hidden = student.hidden(params, embedded, generator)
-    shifted = torch.nn.functional.pad(targets, (0, 0, 1, 0))
-    shifted_mask = None if mask is None else torch.nn.functional.pad(mask, (1, 0), value=True)
-    return next_token_loss(torch.nn.functional.pad(hidden, pad), table, shifted, shifted_mask)
+    return target_loss(hidden, table, targets, mask)

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from farzi.metagrad.memo import gradient_is_known
 from farzi.metagrad.native import Kernels, kernels_for
 
-__all__ = ["causal_attention", "gelu", "layer_norm", "linear"]
+__all__ = ["causal_attention", "fused_block", "gelu", "layer_norm", "linear"]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -67,6 +67,32 @@ def causal_attention(
     weights = scores.masked_fill(future, -torch.inf).softmax(-1)
     mixed = (weights if dropout is None else dropout(weights)) @ v
     return mixed.transpose(-3, -2).reshape(*batch, length, width // 3)
+
+
+def fused_block(
+    x: Tensor, parts: tuple[Tensor, ...], num_heads: int, activation: str, eps: float = 1e-5
+) -> Tensor | None:
+    """A pre-norm block without dropout in one kernel; None where there are no kernels for it.
+
+    Args:
+        x: (B, L, W).
+        parts: weight and bias of the first norm, of queries, keys and values (3 W, W), of the
+            attention's output (W, W), of the second norm, and of the feed-forward layer's two
+            (F, W) and (W, F).
+        num_heads: number of heads.
+        activation: `gelu` or `relu`.
+        eps: inside the norms' roots.
+
+    Returns:
+        (B, L, W).
+    """
+    if x.ndim != 3 or kernels_for(x, *parts) is None:
+        return None
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parts))
+    settings = (num_heads, activation == "relu", eps)
+    contiguous = (t.contiguous() for t in (x, *parts))
+    result: Tensor = _Block.apply(settings, wanted, *contiguous)[0]  # type: ignore[no-untyped-call]
+    return result
 
 
 def _apply(function: type[Function], *arguments: Any) -> Tensor:
@@ -315,3 +341,122 @@ def _sizes(qkv: Tensor) -> tuple[int, int, int]:
     """B, L and W of qkv (..., L, 3 W)."""
     length, width = qkv.shape[-2], qkv.shape[-1] // 3
     return qkv.numel() // (3 * length * width), length, width
+
+
+class _Block(Function):
+    """The block's result and, with `wanted`, what its derivatives read."""
+
+    @staticmethod
+    def forward(
+        settings: tuple[int, bool, float], wanted: bool, x: Tensor, *parts: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        kept = x.new_empty(len(x) * _kept_by_block(0, settings, x, parts) if wanted else 0)
+        z = torch.empty_like(x)
+        given = (parts, None, x, None, kept if wanted else None, None)
+        _run_block(0, settings, x, parts, *given, z, None, None)
+        return z, kept
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.settings, _, *tensors = inputs
+        ctx.save_for_backward(output[1], *tensors)
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        kept, x, *parts = ctx.saved_tensors
+        if cotangents[0] is None:
+            return (None,) * (3 + len(parts))
+        left_out = gradient_is_known() and all(part.is_leaf for part in parts)
+        how = ctx.settings, torch.is_grad_enabled(), left_out
+        g = cotangents[0].contiguous()
+        first = _BlockFirst.apply(how, kept, g, x, *parts)  # type: ignore[no-untyped-call]
+        return None, None, *first
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        settings, _, *tensors = inputs
+        calls = [
+            _Block.apply(  # type: ignore[no-untyped-call]
+                settings,
+                torch.is_grad_enabled(),
+                *(
+                    x if dim is None else x.select(dim, i).contiguous()
+                    for x, dim in zip(tensors, in_dims[2:], strict=True)
+                ),
+            )
+            for i in range(info.batch_size)
+        ]
+        return tuple(map(torch.stack, zip(*calls, strict=True))), (0, 0)
+
+
+class _BlockFirst(Function):
+    """The cotangents of x and the parts; zeros for the latter where they are left out."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        how: tuple[tuple[int, bool, float], bool, bool],
+        kept: Tensor,
+        g: Tensor,
+        x: Tensor,
+        *parts: Tensor,
+    ) -> tuple[Tensor, ...]:
+        settings, wanted, left_out = how
+        kept_back = None
+        if wanted:
+            kept_back = x.new_empty(len(x) * _kept_by_block(1, settings, x, parts))
+        ctx.settings = settings
+        ctx.save_for_backward(kept, kept_back, g, x, *parts)
+        d_x, d_parts = torch.empty_like(x), None if left_out else _room_for(parts)
+        given = (parts, None, None, g, kept, kept_back)
+        _run_block(1, settings, x, parts, *given, d_x, None, d_parts)
+        if d_parts is None:
+            zero = x.new_zeros(())
+            return d_x, *(zero.expand_as(part) for part in parts)
+        return d_x, *_split(d_parts, parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, c_x: Tensor, *c_parts: Tensor) -> tuple[Tensor | None, ...]:
+        kept, kept_back, g, x, *parts = ctx.saved_tensors
+        parts = tuple(parts)
+        to_g, to_x, to_parts = torch.empty_like(g), torch.empty_like(x), _room_for(parts)
+        moved = tuple(c.contiguous() for c in c_parts)
+        given = (parts, moved, c_x.contiguous(), g, kept, kept_back)
+        _run_block(2, ctx.settings, x, parts, *given, to_g, to_x, to_parts)
+        return None, None, to_g, to_x, *_split(to_parts, parts)
+
+
+def _run_block(
+    order: int,
+    settings: tuple[int, bool, float],
+    x: Tensor,
+    parts: tuple[Tensor, ...],
+    *arguments: Any,
+) -> None:
+    num_heads, relu, eps = settings
+    sizes = (*x.shape, num_heads, len(parts[8]))
+    _run("pre_norm_block", order, *sizes, int(relu), eps, *arguments)
+
+
+def _kept_by_block(
+    order: int, settings: tuple[int, bool, float], x: Tensor, parts: tuple[Tensor, ...]
+) -> int:
+    """Values a sequence."""
+    kernels = kernels_for()
+    assert kernels is not None
+    return kernels.count("block_kept", order, *x.shape[1:], settings[0], len(parts[8]))
+
+
+def _room_for(parts: tuple[Tensor, ...]) -> Tensor:
+    return parts[0].new_empty(sum(part.numel() for part in parts))
+
+
+def _split(flat: Tensor, parts: tuple[Tensor, ...]) -> list[Tensor]:
+    sizes = [part.numel() for part in parts]
+    return [
+        piece.view(part.shape)
+        for piece, part in zip(flat.split_with_sizes(sizes), parts, strict=True)
+    ]

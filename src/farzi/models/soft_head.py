@@ -13,7 +13,8 @@ Z = H E^T, S = softmax(Z), row weights w and cotangents U of dL/dH and C of dL/d
     M       = U E^T + H C^T         Q = S * M           r = rowsum(Q) = U . (S E) + H . (S C)
     d/dH    = w (Q E - r (S E) + S C)                   d/dE = Q^T (w H) + S^T (w (U - r H))
 
-where the last line differentiates <U, dL/dH> + <C, dL/dE>.
+where the last line differentiates <U, dL/dH> + <C, dL/dE>. The targets' part, H_t . X_{t+1}, is
+bilinear.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from farzi.metagrad.deferred import readout
 from farzi.metagrad.memo import gradient_is_known, recall
 from farzi.metagrad.native import kernels_for
 
-__all__ = ["embed", "next_token_loss"]
+__all__ = ["embed", "next_token_loss", "target_loss"]
 
 BLOCK_BYTES = {"cpu": 1 << 19, "cuda": 1 << 27}
 """Size of one block of logits: half an L2 cache on CPU, since the second derivative holds two."""
@@ -96,32 +97,57 @@ def next_token_loss(
         X = torch.cat((X, embed(tokens, column)), -1)
         H = torch.cat((H, torch.ones_like(H[..., :1])), -1)
         E = torch.cat((E, column), -1)
-    H = H[..., :-1, :].reshape(-1, H.shape[-1])
-    X = X[..., 1:, :].reshape(-1, X.shape[-1])
-    if mask is None:
-        weights = torch.full(H.shape[:1], 1.0 / H.shape[0], dtype=H.dtype, device=H.device)
-    else:
-        valid = mask[..., 1:].reshape(-1).to(H.dtype)
-        weights = valid / valid.sum()
-    score = (H * X).sum(-1).dot(weights)
-    return _log_partition(H, E, weights) - score
+    # Row t of H and row t + 1 of X, as flat views: where a sequence ends they belong to two
+    # sequences, and count nothing.
+    real = torch.ones(H.shape[:-1], device=H.device) if mask is None else mask
+    counts = torch.nn.functional.pad(real[..., 1:].to(H.dtype), (0, 1)).flatten()[:-1]
+    H, X = H.reshape(-1, H.shape[-1])[:-1], X.reshape(-1, X.shape[-1])[1:]
+    return _cross_entropy(H, E, X, counts / counts.sum())
 
 
-def _log_partition(H: Tensor, E: Tensor, weights: Tensor) -> Tensor:
-    """sum_r w_r logsumexp(H_r E^T); H (R, W), E (V, W), constant weights (R,)."""
-    wanted = torch.is_grad_enabled() and (H.requires_grad or E.requires_grad)
-    loss: Tensor = _LogPartition.apply(H, E, weights, wanted)[0]  # type: ignore[no-untyped-call]
+def target_loss(H: Tensor, E: Tensor, Y: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean over positions of the cross-entropy of soft targets P, given as Y = P E.
+
+    `logsumexp(H_t E^T) - H_t . Y_t`, differentiable like `next_token_loss`.
+
+    Args:
+        H: hidden states (B, L, W).
+        E: tied token embedding (V, W).
+        Y: raw embedding of each position's target (B, L, W), from `embed`.
+        mask: bool (B, L), True where a position counts; None when all do.
+
+    Returns:
+        A scalar, in nats a position.
+
+    Example:
+        >>> import torch
+        >>> from farzi.models.soft_head import embed, target_loss
+        >>> E = torch.eye(4)
+        >>> target_loss(torch.zeros(1, 2, 4), E, embed(torch.tensor([[1, 2]]), E))
+        tensor(1.3863)
+    """
+    H, Y = H.reshape(-1, H.shape[-1]), Y.reshape(-1, Y.shape[-1])
+    counts = H.new_ones(len(H)) if mask is None else mask.reshape(-1).to(H.dtype)
+    return _cross_entropy(H, E, Y, counts / counts.sum())
+
+
+def _cross_entropy(H: Tensor, E: Tensor, Y: Tensor, weights: Tensor) -> Tensor:
+    """sum_r w_r (logsumexp(H_r E^T) - H_r . Y_r); H, Y (R, W), E (V, W), constant weights (R,)."""
+    wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (H, E, Y))
+    loss: Tensor = _CrossEntropy.apply(H, E, Y, weights, wanted)[0]  # type: ignore[no-untyped-call]
     return loss
 
 
-class _LogPartition(Function):
-    """The value; with `wanted` also logsumexp, S E and dL/dE, while each block is in cache.
+class _CrossEntropy(Function):
+    """The value; with `wanted` also logsumexp, S E and S^T (w H), while each block is in cache.
 
-    dL/dE is empty where the others were recalled.
+    The last is empty where the others were recalled.
     """
 
     @staticmethod
-    def forward(H: Tensor, E: Tensor, weights: Tensor, wanted: bool) -> tuple[Tensor, ...]:
+    def forward(
+        H: Tensor, E: Tensor, Y: Tensor, weights: Tensor, wanted: bool
+    ) -> tuple[Tensor, ...]:
         H, E = H.contiguous(), E.contiguous()
         dE = H.new_empty(0)
 
@@ -131,44 +157,50 @@ class _LogPartition(Function):
             return lse, SE
 
         lse, SE = recall(compute)
-        return lse.dot(weights), lse, SE, dE
+        return (lse - (H * Y).sum(-1)).dot(weights), lse, SE, dE
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        H, E, weights, _ = inputs
-        ctx.save_for_backward(H, E, weights, *output[1:])
+        ctx.save_for_backward(*inputs[:4], *output[1:])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         if cotangents[0] is None:
-            return (None,) * 4
+            return (None,) * 5
         return *_Gradient.apply(cotangents[0], *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
-        H, E, weights, _ = inputs
         calls = [
-            _LogPartition.apply(h, e, w, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
-            for h, e, w in _unbatched(info.batch_size, in_dims, (H, E, weights))
+            _CrossEntropy.apply(*args, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+            for args in _unbatched(info.batch_size, in_dims, inputs[:4])
         ]
         return tuple(map(torch.stack, zip(*calls, strict=True))), (0,) * 4
 
 
 class _Gradient(Function):
-    """(dL/dH, dL/dE), differentiable once more."""
+    """(dL/dH, dL/dE, dL/dY), differentiable once more."""
 
     @staticmethod
     def forward(
-        d_loss: Tensor, H: Tensor, E: Tensor, weights: Tensor, lse: Tensor, SE: Tensor, dE: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        dH = SE * (weights * d_loss)[:, None]
+        d_loss: Tensor,
+        H: Tensor,
+        E: Tensor,
+        Y: Tensor,
+        weights: Tensor,
+        lse: Tensor,
+        SE: Tensor,
+        dE: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        w = (weights * d_loss)[:, None]
+        dH, dY = (SE - Y).mul_(w), H * -w
         if dE.numel() == E.numel():
-            return dH, dE * d_loss
+            return dH, dE * d_loss, dY
         if gradient_is_known() and E.is_leaf:
-            return dH, E.new_zeros(()).expand_as(E)
-        return dH, _first(H.contiguous(), E.contiguous(), weights, True)[2].mul_(d_loss)
+            return dH, E.new_zeros(()).expand_as(E), dY
+        return dH, _first(H.contiguous(), E.contiguous(), weights, True)[2].mul_(d_loss), dY
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
@@ -176,18 +208,16 @@ class _Gradient(Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, U: Tensor, C: Tensor) -> tuple[Tensor | None, ...]:
-        d_loss, H, E, weights, lse, SE = ctx.saved_tensors
-        r, d_H, d_E = _second(
-            H.contiguous(),
-            E.contiguous(),
-            weights * d_loss,
-            lse,
-            SE,
-            U.contiguous(),
-            C.contiguous(),
-        )
-        return r.dot(weights), d_H, d_E, None, None, None, None
+    def backward(ctx: Any, U: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor | None, ...]:
+        d_loss, H, E, Y, weights, lse, SE = ctx.saved_tensors
+        H, E, U = H.contiguous(), E.contiguous(), U.contiguous()
+        w = weights * d_loss
+        r, d_H, d_E = _second(H, E, w, lse, SE, U, C.contiguous())
+        to_loss = None
+        if ctx.needs_input_grad[0]:
+            to_loss = (r - (U * Y).sum(-1) - (D * H).sum(-1)).dot(weights)
+        column = -w[:, None]
+        return to_loss, d_H.addcmul_(D, column), d_E, U * column, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> Any:
@@ -195,7 +225,7 @@ class _Gradient(Function):
             _Gradient.apply(*args)  # type: ignore[no-untyped-call]
             for args in _unbatched(info.batch_size, in_dims, inputs)
         ]
-        return tuple(map(torch.stack, zip(*calls, strict=True))), (0, 0)
+        return tuple(map(torch.stack, zip(*calls, strict=True))), (0, 0, 0)
 
 
 def _first(H: Tensor, E: Tensor, weights: Tensor, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from farzi.metagrad import native
 from farzi.models import ops
+from farzi.models.blocks import PARTS, pre_norm_block
 
 pytestmark = pytest.mark.skipif(native.kernels_for() is None, reason=native.status())
 
@@ -23,6 +25,28 @@ def plain_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def plain_attention(qkv: Tensor, num_heads: int) -> Tensor:
     return ops.causal_attention(qkv, num_heads, dropout=lambda weights: weights)
+
+
+def block(x: Tensor, *parts: Tensor, heads: int, activation: str) -> Tensor:
+    params = {f"b.{name}": 0.3 * part for name, part in zip(PARTS, parts, strict=True)}
+    return pre_norm_block(
+        params, "b", x, num_heads=heads, activation=activation, rate=0.0, generator=None
+    )
+
+
+def plain_block(x: Tensor, *parts: Tensor, heads: int, activation: str) -> Tensor:
+    g1, b1, qkv, qkv_b, out, out_b, g2, b2, up, up_b, down, down_b = (0.3 * p for p in parts)
+    act, linear = getattr(torch.nn.functional, activation), torch.nn.functional.linear
+    y = x + linear(plain_attention(linear(plain_norm(x, g1, b1), qkv, qkv_b), heads), out, out_b)
+    return y + linear(act(linear(plain_norm(y, g2, b2), up, up_b)), down, down_b)
+
+
+def block_case(heads: int, width: int, inner: int, activation: str, *batch: int) -> Case:
+    w, f = width, inner
+    first = ((w,), (w,), (3 * w, w), (3 * w,), (w, w), (w,))
+    last = ((w,), (w,), (f, w), (f,), (w, f), (w,))
+    how = {"heads": heads, "activation": activation}
+    return partial(block, **how), partial(plain_block, **how), ((*batch, w), *first, *last)
 
 
 CASES: dict[str, Case] = {
@@ -45,6 +69,10 @@ CASES: dict[str, Case] = {
         )
         for heads, width, length in [(1, 4, 1), (2, 3, 5), (2, 32, 50), (1, 16, 16), (3, 5, 140)]
     },
+    "block, one head": block_case(1, 32, 32, "gelu", 3, 50),
+    "block, one position": block_case(1, 4, 6, "gelu", 2, 1),
+    "block, odd sizes": block_case(3, 15, 21, "gelu", 2, 13),
+    "block, two heads, relu": block_case(2, 64, 256, "relu", 3, 49),
 }
 
 

@@ -16,8 +16,8 @@ static void scaled_rows(const float *X, long W, long Wp, long count, const float
 int log_partition(long threads, long R, long V, long W, const float *H, const float *E,
                   const float *weights, float *lse, float *SE, float *dE)
 {
-    long Wp = padded(W), panels = (R + PANEL - 1) / PANEL;
-    if (threads > panels) threads = panels;
+    long Wp = padded(W), units = (R + LANES - 1) / LANES;
+    if (threads > (R + PANEL - 1) / PANEL) threads = (R + PANEL - 1) / PANEL;
     size_t one = (size_t)V * PANEL + 3 * (size_t)Wp * PANEL + (SE ? (size_t)V * Wp : 0);
     float *all = space(one * threads);
     if (!all) return 1;
@@ -26,12 +26,15 @@ int log_partition(long threads, long R, long V, long W, const float *H, const fl
         float *S = all + t * one, *Ht = S + V * PANEL, *right = Ht + Wp * PANEL,
               *SEt = right + Wp * PANEL, *sum_dE = SEt + Wp * PANEL;
         if (SE) memset(sum_dE, 0, (size_t)V * Wp * sizeof(float));
-        for (long p = panels * t / threads; p < panels * (t + 1) / threads; p++) {
-            long first = p * PANEL, count = R - first < PANEL ? R - first : PANEL;
+        long end = units * (t + 1) / threads * LANES, count;
+        if (end > R) end = R;
+        for (long first = units * t / threads * LANES; first < end; first += PANEL) {
+            count = end - first < PANEL ? end - first : PANEL;
+            long lanes = padded(count);
             float top[PANEL], total[PANEL], scale[PANEL];
             transposed(H + first * W, W, count, Ht);
-            product(V, PANEL, W, E, W, 1, Ht, PANEL, S, PANEL, 0);
-            for (long l = 0; l < PANEL; l += LANES) {
+            product(V, lanes, W, E, W, 1, Ht, PANEL, S, PANEL, 0);
+            for (long l = 0; l < lanes; l += LANES) {
                 vec high = *(vec *)(S + l), sum = {0};
                 for (long v = 1; v < V; v++) {
                     high = larger(high, *(vec *)(S + v * PANEL + l));
@@ -53,8 +56,8 @@ int log_partition(long threads, long R, long V, long W, const float *H, const fl
             }
             if (!SE) continue;
             scaled_rows(H + first * W, W, Wp, count, scale, right);
-            product(V, Wp, PANEL, S, PANEL, 1, right, Wp, sum_dE, Wp, 1);
-            product(W, PANEL, V, E, 1, W, S, PANEL, SEt, PANEL, 0);
+            product(V, Wp, count, S, PANEL, 1, right, Wp, sum_dE, Wp, 1);
+            product(W, lanes, V, E, 1, W, S, PANEL, SEt, PANEL, 0);
             for (long r = 0; r < count; r++)
                 for (long w = 0; w < W; w++)
                     SE[(first + r) * W + w] = SEt[w * PANEL + r] / total[r];
@@ -77,8 +80,8 @@ int log_partition_second(long threads, long R, long V, long W, const float *H, c
                          const float *w_, const float *lse, const float *SE, const float *U,
                          const float *C, float *r_out, float *dH, float *dE)
 {
-    long Wp = padded(W), panels = (R + PANEL - 1) / PANEL;
-    if (threads > panels) threads = panels;
+    long Wp = padded(W), units = (R + LANES - 1) / LANES;
+    if (threads > (R + PANEL - 1) / PANEL) threads = (R + PANEL - 1) / PANEL;
     size_t head = 2 * (size_t)V * PANEL + 6 * (size_t)Wp * PANEL, one = head + (size_t)V * Wp;
     float *all = space(one * threads);
     if (!all) return 1;
@@ -88,24 +91,27 @@ int log_partition_second(long threads, long R, long V, long W, const float *H, c
               *SCt = Ut + Wp * PANEL, *QEt = SCt + Wp * PANEL, *left = QEt + Wp * PANEL,
               *right = left + Wp * PANEL, *sum_dE = S + head;
         memset(sum_dE, 0, (size_t)V * Wp * sizeof(float));
-        for (long p = panels * t / threads; p < panels * (t + 1) / threads; p++) {
-            long first = p * PANEL, count = R - first < PANEL ? R - first : PANEL;
+        long end = units * (t + 1) / threads * LANES, count;
+        if (end > R) end = R;
+        for (long first = units * t / threads * LANES; first < end; first += PANEL) {
+            count = end - first < PANEL ? end - first : PANEL;
+            long lanes = padded(count);
             float level[PANEL] = {0}, r[PANEL] = {0};
             const float *h = H + first * W, *u = U + first * W, *w = w_ + first;
             memcpy(level, lse + first, count * sizeof(float));
             transposed(h, W, count, Ht);
             transposed(u, W, count, Ut);
-            product(V, PANEL, W, E, W, 1, Ht, PANEL, S, PANEL, 0);
-            product(V, PANEL, W, E, W, 1, Ut, PANEL, M, PANEL, 0);
-            product(V, PANEL, W, C, W, 1, Ht, PANEL, M, PANEL, 1);
+            product(V, lanes, W, E, W, 1, Ht, PANEL, S, PANEL, 0);
+            product(V, lanes, W, E, W, 1, Ut, PANEL, M, PANEL, 0);
+            product(V, lanes, W, C, W, 1, Ht, PANEL, M, PANEL, 1);
             for (long v = 0; v < V; v++)
-                for (long l = 0; l < PANEL; l += LANES) {
+                for (long l = 0; l < lanes; l += LANES) {
                     vec *z = (vec *)(S + v * PANEL + l), *m = (vec *)(M + v * PANEL + l);
                     *z = exp_of(*z - *(vec *)(level + l));
                     *m *= *z;
                 }
-            product(W, PANEL, V, C, 1, W, S, PANEL, SCt, PANEL, 0);
-            product(W, PANEL, V, E, 1, W, M, PANEL, QEt, PANEL, 0);
+            product(W, lanes, V, C, 1, W, S, PANEL, SCt, PANEL, 0);
+            product(W, lanes, V, E, 1, W, M, PANEL, QEt, PANEL, 0);
             memset(left, 0, PANEL * Wp * sizeof(float));
             for (long i = 0; i < count; i++) {
                 const float *se = SE + (first + i) * W;
@@ -119,8 +125,8 @@ int log_partition_second(long threads, long R, long V, long W, const float *H, c
                 r_out[first + i] = r[i];
             }
             scaled_rows(h, W, Wp, count, w, right);
-            product(V, Wp, PANEL, S, PANEL, 1, left, Wp, sum_dE, Wp, 1);
-            product(V, Wp, PANEL, M, PANEL, 1, right, Wp, sum_dE, Wp, 1);
+            product(V, Wp, count, S, PANEL, 1, left, Wp, sum_dE, Wp, 1);
+            product(V, Wp, count, M, PANEL, 1, right, Wp, sum_dE, Wp, 1);
         }
     }
     for (long v = 0; v < V; v++)
