@@ -165,6 +165,22 @@ def processor() -> str:
     return models[0] if models else platform.machine()
 
 
+def write(rows: list[Row], options: argparse.Namespace) -> None:
+    """Replace the results by those so far."""
+    record = {
+        "date": datetime.date.today().isoformat(),
+        "hardware": f"{os.cpu_count()} cores, {processor()}",
+        "threads": options.threads,
+        "timed_calls": options.passes * options.repeats,
+        "versions": versions(),
+        "rows": [asdict(row) for row in rows],
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    draft = RESULTS.with_name(f".{RESULTS.name}")
+    draft.write_text(json.dumps(record, indent=1) + "\n")
+    draft.rename(RESULTS)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[16, 64])
@@ -185,18 +201,7 @@ def main() -> None:
                 if timed:
                     faster[engine] = (min(timed, key=lambda r: r.ms_per_step or 0.0).head,)
             rows += new
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "hardware": f"{os.cpu_count()} cores, {processor()}",
-        "threads": options.threads,
-        "timed_calls": options.passes * options.repeats,
-        "versions": versions(),
-        "rows": [asdict(row) for row in rows],
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    draft = RESULTS.with_name(f".{RESULTS.name}")
-    draft.write_text(json.dumps(record, indent=1) + "\n")
-    draft.rename(RESULTS)
+            write(rows, options)
 
 
 if __name__ == "__main__":

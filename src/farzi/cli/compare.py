@@ -25,6 +25,7 @@ def compare(
     /,
     *,
     artifact: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
+    also: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     splits: int | None = None,
     seeds: int = 3,
     rows: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
@@ -46,6 +47,7 @@ def compare(
         source: what the artifacts were distilled from.
         artifact: run or artifact folders, one a split; OUT of `farzi distill --split-seed 0 1 2`
             stands for all of its splits.
+        also: further runs on the same splits as rows of their own, as NAME=PATH.
         splits: how many splits to use; all artifacts without it.
         seeds: fresh students a row and split.
         rows: which rows; all without it.
@@ -77,6 +79,7 @@ def compare(
     values |= {"dropouts": grid_dropout} if grid_dropout else {}
     values |= {"max_epochs": max_epochs} if max_epochs is not None else {}
     settings = CompareSettings(**values)
+    others = _others(also)
     opened = [
         _split(
             source,
@@ -84,6 +87,7 @@ def compare(
             folder,
             task,
             data_root,
+            others,
             settings,
             output,
         )
@@ -103,12 +107,29 @@ def _runs(folder: Path) -> list[Path]:
     return sorted(folder.glob("split-*")) or [folder]
 
 
+def _others(also: tuple[str, ...]) -> list[tuple[str, Artifact]]:
+    """The artifacts that `--also` names, one a split, with the name of their row."""
+    from farzi.artifact import locate_artifact, read_artifact
+    from farzi.experiments.compare import ROWS
+
+    others = []
+    for value in also:
+        name, equals, path = value.partition("=")
+        if not equals or not name or name in ROWS:
+            raise SettingsError(
+                f"--also must be NAME=PATH with a name that is not a row already, got {value!r}."
+            )
+        others += [(name, read_artifact(locate_artifact(folder))) for folder in _runs(Path(path))]
+    return others
+
+
 def _split(
     source: str,
     artifact: Artifact,
     folder: Path,
     task: Literal["recommend", "language"] | None,
     data_root: Path | None,
+    others: list[tuple[str, Artifact]],
     settings: Any,
     output: Output,
 ) -> Split:
@@ -130,13 +151,17 @@ def _split(
         split_seed=int(artifact.source["split_seed"]),
         vocabulary_size=protocol.get("vocabulary_size"),
     )
-    check_split(
-        artifact,
-        fingerprint=data.fingerprint,
-        split_kind=data.split_kind,
-        split_seed=data.split_seed,
-        train_users_hash=data.train_users_hash,
-    )
+    also = {name: x for name, x in others if x.source["split_seed"] == data.split_seed}
+    if missing := [name for name, _ in others if name not in also]:
+        raise SettingsError(f"--also {missing[0]}: has no artifact of split {data.split_seed}.")
+    for distilled in (artifact, *also.values()):
+        check_split(
+            distilled,
+            fingerprint=data.fingerprint,
+            split_kind=data.split_kind,
+            split_seed=data.split_seed,
+            train_users_hash=data.train_users_hash,
+        )
     student: Any = artifact.recipe["student"]
     teachers: tuple[Any, ...] = ()
     if any(row.endswith("-soft") for row in settings.rows):
@@ -162,6 +187,7 @@ def _split(
         int(student["context_length"]),
         artifact.synthetic,
         teachers,
+        {name: distilled.synthetic for name, distilled in also.items()},
     )
 
 

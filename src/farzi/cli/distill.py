@@ -111,9 +111,7 @@ def distill(
             time_col=time_col,
             vocabulary_size=vocabulary_size,
         )
-        values = _defaults(source, data.task)
-        values |= _read_config(config)
-        values |= {"seed": seed}
+        values = _read_config(config) | {"seed": seed}
         flags = {
             "latent_dim": latent_dim,
             "outer_steps": outer_steps,
@@ -125,6 +123,7 @@ def distill(
         values |= {name: value for name, value in flags.items() if value is not None}
         values |= _parse_size(size)
         values |= dict(_parse_setting(text) for text in set)
+        values = _defaults(source, data.task, labels=values.get("labels") is not False) | values
         settings = DistillSettings(**_typed(values))
         folder = out if len(split_seed) == 1 else out / f"split-{number}"
         output.say(data.protocol_line(settings.context_length))
@@ -187,13 +186,17 @@ def _line(outcome: dict[str, Any]) -> str:
     )
 
 
-def _defaults(source: str, task: str) -> dict[str, Any]:
+def _defaults(source: str, task: str, *, labels: bool) -> dict[str, Any]:
+    """What suits the source, the task and the format where nothing else is asked for."""
     from farzi.data import SOURCES
 
     known = SOURCES.get(source)
     values = _parse_size(known.size if known is not None else None)
     if task == "language":
         values |= {"student": "transformer", "teacher_epochs": 12, "teacher_batch": 128}
+    if not labels:
+        # Tokens alone start far from what they can be, and take longer steps.
+        values |= {"outer_steps": 200, "lr_latent": 0.02, "lr_decoder": 0.01}
     return values
 
 

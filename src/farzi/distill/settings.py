@@ -46,7 +46,7 @@ class DistillSettings:
         inner_batch: synthetic sequences an inner step.
         eps_root: inside Adam's root in the inner loop; makes the meta-gradient smooth.
         num_students: students kept at staggered ages.
-        starts_per_step: students whose meta-gradients one outer step averages.
+        starts_per_step: students whose meta-gradients one outer step averages, at most all.
         stored_starts: share of students begun from a teacher's early weights, not from fresh ones.
         validate_every: outer steps between looks by fresh students.
         validation_seeds: fresh students a look.
@@ -70,22 +70,22 @@ class DistillSettings:
     teacher_lr: float = 0.02
     teacher_batch: int = 64
     teacher_epochs: int = 60
-    outer_steps: int = 60
+    outer_steps: int = 40
     outer_targets: OuterTargets = "data"
     outer_batch: int = 256
-    lr_latent: float = 0.002
-    lr_labels: float = 0.01
-    lr_decoder: float = 0.003
+    lr_latent: float = 0.001
+    lr_labels: float = 0.005
+    lr_decoder: float = 0.002
     inner_steps: int = 200
     window: int = 25
     inner_lr: float = 0.02
     inner_batch: int = 10
     eps_root: float = 1e-7
-    num_students: int = 6
-    starts_per_step: int = 1
+    num_students: int = 8
+    starts_per_step: int = 4
     stored_starts: float = 0.0
-    validate_every: int = 20
-    validation_seeds: int = 2
+    validate_every: int = 10
+    validation_seeds: int = 3
     validation_size: int = 512
     patience: int = 4
     seed: int = 0
@@ -110,11 +110,7 @@ class DistillSettings:
             raise SettingsError(
                 f"`window` must be at most `inner_steps` = {self.inner_steps}, got {self.window}."
             )
-        if self.starts_per_step > self.num_students:
-            raise SettingsError(
-                f"`starts_per_step` must be at most `num_students` = {self.num_students}, "
-                f"got {self.starts_per_step}."
-            )
+        object.__setattr__(self, "starts_per_step", min(self.starts_per_step, self.num_students))
 
     @property
     def context_length(self) -> int:

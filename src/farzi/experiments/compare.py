@@ -11,7 +11,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class CompareSettings:
     seeds: int = 3
     lrs: tuple[float, ...] = (0.01, 0.02)
     dropouts: tuple[float, ...] = (0.0, 0.2)
-    max_steps: int = 500
+    max_steps: int = 1000
     max_epochs: int = 80
     patience: int = 6
     validation_size: int = 2048
@@ -88,6 +88,7 @@ class Split:
         synthetic: the distilled sequences; None leaves the row out.
         recipe: the artifact's recipe: student and batch size.
         teachers: weights of the teachers that soft labels come from; empty leaves soft rows out.
+        also: further distilled sequences of the split, by the name of their row.
     """
 
     data: PreparedData
@@ -96,6 +97,7 @@ class Split:
     context_length: int
     synthetic: SyntheticSequences | None = None
     teachers: tuple[Params, ...] = ()
+    also: Mapping[str, SyntheticSequences] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -244,9 +246,10 @@ def _rows(split: Split, settings: CompareSettings) -> list[_Row]:
             size = _Size(len(real), real.num_tokens, 4 * real.num_tokens)
             rows.append(_Row(name, _full(real, split.context_length), size))
         elif name == "farzi" and split.synthetic is not None:
-            few = split.synthetic
-            size = _Size(few.num_sequences, few.num_sequences * few.length, few.num_bytes)
-            rows.append(_Row(name, _synthetic(few, batch_size), size))
+            rows += [
+                _Row(own, _synthetic(few, batch_size), _synthetic_size(few))
+                for own, few in {**split.also, "farzi": split.synthetic}.items()
+            ]
         elif name in ("random", "head"):
             samples = _samples(real, name, split, settings)
             rows.append(
@@ -264,6 +267,10 @@ def _rows(split: Split, settings: CompareSettings) -> list[_Row]:
 
 def _full(real: Sequences, length: int) -> Callable[[int, int], Batches]:
     return lambda draw, seed: RealBatches(real, length, _FULL_BATCH, seed)
+
+
+def _synthetic_size(few: SyntheticSequences) -> _Size:
+    return _Size(few.num_sequences, few.num_sequences * few.length, few.num_bytes)
 
 
 def _synthetic(few: SyntheticSequences, batch_size: int) -> Callable[[int, int], Batches]:
@@ -373,7 +380,7 @@ def _result(
 ) -> dict[str, Any]:
     data = splits[0].data
     headline = headline_metrics(data.task)
-    order = [name for name in settings.rows if name in runs]
+    order = list(runs)
     rows = [
         {
             "name": name,

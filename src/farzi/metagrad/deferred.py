@@ -57,7 +57,7 @@ class ThinProducts:
         self._rows = rows
         used = slice(self._used, self._used + width)
         self._factors[0][:, used] = left
-        self._factors[1][used] = right.T
+        _transpose(right, self._factors[1][used])
         self._used += width
 
     def flush(self) -> None:
@@ -121,6 +121,15 @@ def readout(P: Tensor, E: Tensor, rows: Tensor | None = None) -> Tensor:
         return (P if rows is None else P[rows]) @ E
     result: Tensor = _Readout.apply(P, E, sink, rows)  # type: ignore[no-untyped-call]
     return result
+
+
+def _transpose(A: Tensor, out: Tensor) -> None:
+    """A^T into `out`, which is contiguous."""
+    kernels = kernels_for(A, out)
+    if kernels is None:
+        out.copy_(A.T)
+    else:
+        kernels.run("transpose", *A.shape, A.contiguous(), out)
 
 
 def _product(A: Tensor, B: Tensor, out: Tensor, *, add: bool = False) -> Tensor:

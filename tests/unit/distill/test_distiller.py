@@ -19,6 +19,7 @@ SETTINGS = DistillSettings(
     window=3,
     inner_batch=2,
     num_students=2,
+    starts_per_step=1,
     validation_seeds=1,
 )
 

@@ -92,7 +92,7 @@ class Stored:
 
         def backward(d_param: Tensor, meta: MetaGradients) -> Backward:
             cotangents = Cotangents(loop, d_param, meta)
-            after, agree = final, False
+            after = final
             while anchors:
                 states = [anchors.pop()]
                 first = loop.begin + len(anchors) * stretch
@@ -101,10 +101,7 @@ class Stored:
                     states.append(path.advance_with(states[-1], known[i - loop.begin][0], i))
                 for i in reversed(range(first, last + 1)):
                     before = path.values(states.pop())
-                    gradient = known.pop()
-                    linearised = linearise(loop, before.param, i, meta, gradient if agree else None)
-                    # Where building a graph changes no bit of one gradient, none is computed again.
-                    agree = agree or torch.equal(linearised.grad, gradient[0])
+                    linearised = linearise(loop, before.param, i, meta, known.pop())
                     rounded = after.accumulators if path.rounds else None
                     cotangents.step_back(i, before, linearised, rounded)
                     after = before

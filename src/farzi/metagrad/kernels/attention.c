@@ -40,17 +40,22 @@ INLINE void mix(const head *h, const float *S, int transpose, const float *Y, lo
                     out + i * out_row, out_row, add);
 }
 
-/* Scores to weights: the softmax over positions up to the row's own. */
+/* Scores to weights: the softmax over positions up to the row's own; 0 from there to `reach`. */
 INLINE void weights_of(const head *h, float *S)
 {
     for (long i = 0; i < h->L; i++) {
-        float *row = S + i * h->side, high = row[0], sum = 0;
-        for (long j = 1; j <= i; j++) high = row[j] > high ? row[j] : high;
-        for (long j = 0; j < reach(h, i); j += LANES)
+        long end = reach(h, i);
+        float *row = S + i * h->side, high, sum;
+        for (long j = i + 1; j < end; j++) row[j] = row[0];
+        vec top = *(vec *)row;
+        for (long j = LANES; j < end; j += LANES) top = larger(top, *(vec *)(row + j));
+        high = top[0];
+        for (int l = 1; l < LANES; l++) high = top[l] > high ? top[l] : high;
+        for (long j = 0; j < end; j += LANES)
             *(vec *)(row + j) = exp_of((*(vec *)(row + j) - high) * h->scale);
-        for (long j = i + 1; j < reach(h, i); j++) row[j] = 0;
-        sum = 1.0f / total_of(i + 1, row);
-        for (long j = 0; j <= i; j++) row[j] *= sum;
+        for (long j = i + 1; j < end; j++) row[j] = 0;
+        sum = 1.0f / total_of(end, row);
+        for (long j = 0; j < end; j++) row[j] *= sum;
     }
 }
 
@@ -59,7 +64,7 @@ INLINE void through_softmax(const head *h, const float *S, const float *G, float
 {
     for (long i = 0; i < h->L; i++) {
         const float *s = S + i * h->side, *g = G + i * h->side;
-        float *d = D + i * h->side, mean = dot(i + 1, s, g);
+        float *d = D + i * h->side, mean = dot(reach(h, i), s, g);
         for (long j = 0; j < reach(h, i); j++) d[j] = h->scale * s[j] * (g[j] - mean);
     }
 }
@@ -112,8 +117,9 @@ INLINE void attend_first_along(const head *h, long W, const float *q, const floa
     for (long i = 0; i < h->L; i++) {
         const float *s = S + i * h->side, *ms = moved_S + i * h->side, *gi = G + i * h->side;
         float *m = M + i * h->side, *d = D + i * h->side;
-        float mean = dot(i + 1, s, gi), moved = dot(i + 1, ms, gi) + dot(i + 1, s, m);
-        for (long j = 0; j < reach(h, i); j++) {
+        long end = reach(h, i);
+        float mean = dot(end, s, gi), moved = dot(end, ms, gi) + dot(end, s, m);
+        for (long j = 0; j < end; j++) {
             m[j] = h->scale * (ms[j] * (gi[j] - mean) + s[j] * (m[j] - moved));
             d[j] = h->scale * s[j] * (gi[j] - mean);
         }

@@ -160,6 +160,17 @@ static void turned(long rows, long columns, const float *W, float *out)
                 for (long i = r; i < rows && i < r + 16; i++) out[k * rows + i] = W[i * columns + k];
 }
 
+/* out (columns, rows) = W^T */
+int transpose(long threads, long rows, long columns, const float *W, float *out)
+{
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long c = 0; c < columns; c += 16)
+        for (long r = 0; r < rows; r += 16)
+            for (long k = c; k < columns && k < c + 16; k++)
+                for (long i = r; i < rows && i < r + 16; i++) out[k * rows + i] = W[i * columns + k];
+    return 0;
+}
+
 /* y (R, O) = bias + x W^T, plus x2 W2^T where given; W is (O, I). */
 int linear(long threads, long R, long I, long O, const float *x, const float *W, const float *x2,
            const float *W2, const float *bias, float *y)
