@@ -5,7 +5,9 @@
 
 A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
 
-    table:NAME    experiments/results/NAME.json, a comparison as `farzi compare --json` prints it
+    summary:NAME  experiments/results/NAME.json, a comparison as `farzi compare --json` prints it:
+                  the headline metrics, and differences from the rows worth beating
+    table:NAME    the same with every metric and every difference
     engines:NAME  benchmarks/results/NAME.json, as benchmarks/bench_engines.py writes it
     tree:folders  the folders and top modules of src/farzi, with the first lines of their docstrings
     tree:files    every module, likewise
@@ -21,12 +23,14 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PART = re.compile(r"(<!-- (table|tree|engines):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)", re.DOTALL)
+PART = re.compile(
+    r"(<!-- (summary|table|tree|engines):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)", re.DOTALL
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,6 +48,7 @@ def documents(root: Path) -> list[Path]:
         *sorted(root.glob("*.md")),
         *sorted(root.glob("docs/**/*.md")),
         *sorted(root.glob("benchmarks/*.md")),
+        *sorted(root.glob("experiments/*.md")),
     ]
 
 
@@ -52,8 +57,10 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
 
     def render(part: re.Match[str]) -> str:
         opening, kind, name, _, closing = part.groups()
-        render_body = {"tree": render_tree, "engines": render_engines}.get(kind, render_result)
-        body = render_body(root, name)
+        if kind in ("summary", "table"):
+            body = render_result(root, name, render_summary if kind == "summary" else render_table)
+        else:
+            body = (render_tree if kind == "tree" else render_engines)(root, name)
         return f"{opening}\n{body}\n\n{closing}"
 
     text = path.read_text()
@@ -66,26 +73,67 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
 # --------------------------------------------------------------------------------------- results
 
 
-def render_result(root: Path, name: str) -> str:
+def render_result(root: Path, name: str, render: Callable[[Mapping[str, Any]], str]) -> str:
     path = root / "experiments" / "results" / f"{name}.json"
     if not path.exists():
         return f"*Not run yet: {path.relative_to(root)} is not there.*"
-    return render_comparison(json.loads(path.read_text()))
+    return render(json.loads(path.read_text()))
 
 
-def render_comparison(result: Mapping[str, Any]) -> str:
-    """Return one comparison as Markdown: the table, what is paired, the ratios, the protocol."""
+HEADLINE = ("HR@10", "HR@100", "nDCG@10", "nDCG@100", "perplexity", "accuracy", "loss")
+RATES = ("HR@", "nDCG@", "accuracy")
+WORTH_BEATING = ("full", "random-soft", "head-soft")
+
+
+def render_summary(result: Mapping[str, Any]) -> str:
+    """Return a comparison's headline: sizes, scores, ratio to full data, the harder differences."""
+    shown = {name for row in result["rows"] for name in row["metrics"]}
+    metrics = [name for name in HEADLINE if name in shown]
+    head = ["", "sequences", "kB", *metrics, "of full"]
+    lines = [table_line(head), table_line(["---", *("---:" for _ in head[1:])])]
+    for row in result["rows"]:
+        sizes = [f"{row['sequences']:,}", f"{row['bytes'] / 1e3:,.0f}"]
+        cells = [score(row["metrics"].get(name), name) for name in metrics]
+        of_full = result["ratios"].get(row["name"], {}).get("mean")
+        lines.append(
+            table_line([row["name"], *sizes, *cells, "" if of_full is None else number(of_full)])
+        )
+    beaten: dict[str, list[str]] = {}
+    for item in result.get("paired", []):
+        if item["b"] in WORTH_BEATING:
+            beaten.setdefault(item["b"], []).append(f"{item['metric']} {interval(item)}")
+    notes = [f"- farzi less {name}: {', '.join(values)}" for name, values in beaten.items()]
+    return "\n".join([*lines, "", *notes, *([""] if notes else []), result["protocol_line"]])
+
+
+def render_table(result: Mapping[str, Any]) -> str:
+    """Return one comparison: every metric of every row, every difference, every ratio."""
     metrics = list(dict.fromkeys(name for row in result["rows"] for name in row["metrics"]))
     head = ["", "sequences", "tokens", "bytes", *metrics, "runs"]
     lines = [table_line(head), table_line(["---", *("---:" for _ in head[1:])])]
     for row in result["rows"]:
         sizes = [f"{row[size]:,}" for size in ("sequences", "tokens", "bytes")]
-        cells = [score(row["metrics"].get(name)) for name in metrics]
+        cells = [score(row["metrics"].get(name), name) for name in metrics]
         lines.append(table_line([row["name"], *sizes, *cells, str(row["num_runs"])]))
-    notes = [paired(item) for item in result.get("paired", [])]
-    notes += [ratio(name, value) for name, value in result.get("ratios", {}).items()]
-    if notes:
-        lines += ["", *(f"- {note}" for note in notes)]
+    differences: dict[str, dict[str, str]] = {}
+    for item in result.get("paired", []):
+        differences.setdefault(item["b"], {})[item["metric"]] = interval(item)
+    ratios = {
+        name: {metric: number(value) for metric, value in values.items()}
+        for name, values in result.get("ratios", {}).items()
+    }
+    for title, grid in (("farzi less", differences), ("of full", ratios)):
+        if grid:
+            columns = list(dict.fromkeys(name for row in grid.values() for name in row))
+            lines += [
+                "",
+                table_line([title, *columns]),
+                table_line(["---"] + ["---:"] * len(columns)),
+            ]
+            lines += [
+                table_line([name, *(row.get(column, "") for column in columns)])
+                for name, row in grid.items()
+            ]
     return "\n".join([*lines, "", result["protocol_line"]])
 
 
@@ -136,27 +184,31 @@ def table_line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def score(value: Mapping[str, float | None] | None) -> str:
-    """Return mean and spread: `0.182 ± 0.004`, or the mean of a single run."""
+def score(value: Mapping[str, float | None] | None, metric: str) -> str:
+    """Return mean and spread, `18.2 ± 0.4`, or the mean of a single run; rates in percent."""
     if value is None or value["mean"] is None:
         return ""
     spread = value.get("std")
-    return number(value["mean"]) + (f" ± {number(spread)}" if spread else "")
+    return scaled(value["mean"], metric) + (f" ± {scaled(spread, metric)}" if spread else "")
+
+
+def scaled(value: float, metric: str) -> str:
+    if metric.startswith(RATES):
+        return f"{100 * value:.1f}"
+    return number(value)
 
 
 def number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
-def paired(item: Mapping[str, Any]) -> str:
-    difference, low, high = (f"{item[key]:+.4f}" for key in ("difference", "low", "high"))
-    return f"{item['a']} - {item['b']}, {item['metric']}: {difference} [{low}, {high}]"
-
-
-def ratio(name: str, value: float | Mapping[str, float]) -> str:
-    if isinstance(value, Mapping):
-        return f"{name}: " + ", ".join(f"{metric} {number(r)}" for metric, r in value.items())
-    return f"{name}: {number(value)}"
+def interval(item: Mapping[str, Any]) -> str:
+    rate = item["metric"].startswith(RATES)
+    scale, digits = (100, 1) if rate else (1, 3)
+    difference, low, high = (
+        f"{scale * item[key]:+.{digits}f}" for key in ("difference", "low", "high")
+    )
+    return f"{difference} [{low}, {high}]"
 
 
 # ------------------------------------------------------------------------------------------ tree

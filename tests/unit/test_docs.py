@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("experiments/*.md")]
 
 
 @pytest.fixture(scope="module")
@@ -54,24 +54,38 @@ def test_a_comparison_becomes_a_table(render_docs: ModuleType) -> None:
         "paired": [
             {
                 "a": "farzi",
-                "b": "random",
+                "b": "random-soft",
                 "metric": "HR@10",
                 "difference": 0.1,
                 "low": -0.1,
                 "high": 1,
             }
         ],
-        "ratios": {"farzi / full": {"HR@10": 0.96}, "mean": 0.95},
+        "ratios": {"farzi": {"HR@10": 0.96, "mean": 0.96}},
     }
-    assert render_docs.render_comparison(result).splitlines() == [
+    assert render_docs.render_table(result).splitlines() == [
         "|  | sequences | tokens | bytes | HR@10 | perplexity | runs |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| full | 754 | 80,000 | 320,000 | 0.179 ± 0.004 |  | 3 |",
+        "| full | 754 | 80,000 | 320,000 | 17.9 ± 0.4 |  | 3 |",
         "| farzi | 50 | 2,500 | 9,000 |  | 91.2 | 1 |",
         "",
-        "- farzi - random, HR@10: +0.1000 [-0.1000, +1.0000]",
-        "- farzi / full: HR@10 0.960",
-        "- mean: 0.950",
+        "| farzi less | HR@10 |",
+        "| --- | ---: |",
+        "| random-soft | +10.0 [-10.0, +100.0] |",
+        "",
+        "| of full | HR@10 | mean |",
+        "| --- | ---: | ---: |",
+        "| farzi | 0.960 | 0.960 |",
+        "",
+        "ml-100k, split by users",
+    ]
+    assert render_docs.render_summary(result).splitlines() == [
+        "|  | sequences | kB | HR@10 | perplexity | of full |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| full | 754 | 320 | 17.9 ± 0.4 |  |  |",
+        "| farzi | 50 | 9 |  | 91.2 | 0.960 |",
+        "",
+        "- farzi less random-soft: HR@10 +10.0 [-10.0, +100.0]",
         "",
         "ml-100k, split by users",
     ]
@@ -80,7 +94,7 @@ def test_a_comparison_becomes_a_table(render_docs: ModuleType) -> None:
 def test_parts_are_filled_and_then_left_alone(render_docs: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "experiments" / "results").mkdir(parents=True)
     (tmp_path / "experiments" / "results" / "toy.json").write_text(
-        json.dumps({"protocol_line": "toy", "rows": []})
+        json.dumps({"protocol_line": "toy", "rows": [], "ratios": {}})
     )
     document = tmp_path / "README.md"
     document.write_text(
