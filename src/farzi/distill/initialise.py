@@ -167,7 +167,7 @@ def teacher_start(
     else:
         extra = latent_dim - table.shape[1]
         latent = torch.nn.functional.pad(hidden, (0, extra))
-        decoder = torch.nn.functional.pad(table.T, (0, 0, 0, extra))
+        decoder = torch.nn.functional.pad(table.T, (0, 0, 0, extra)).contiguous()
     scale = DECODER_RMS / decoder.square().mean().sqrt()
     latent, decoder = latent / scale, decoder * scale
     if labels:

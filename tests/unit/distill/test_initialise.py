@@ -48,6 +48,7 @@ def test_a_teacher_of_full_rank_is_had_exactly(latent_dim):
     table = teacher.embedding(params)
     expected = (teacher.hidden(params, embed(rows.tokens, table)) @ table.T).softmax(-1)
     torch.testing.assert_close(few.labels(), expected)
+    assert all(block.is_contiguous() for block in few.factors().values())  # as safetensors asks
 
 
 def test_a_lower_rank_keeps_the_leading_factors():
