@@ -4,7 +4,7 @@
 #   make demo      distils the standard library's own calls and compares: the five-minute tour
 #   make check     what CI runs: format, lint, types, import contracts, tests
 #   make slow      the tests marked slow, the gradient ladder at its full length among them
-#   make bench     the benchmarks, written to benchmarks/results/
+#   make bench     the benchmarks, written to benchmarks/results/, with their page and plots
 #   make docs      the tables and trees of README.md, ARCHITECTURE.md and docs/
 
 PYTHON ?= python3
@@ -70,6 +70,8 @@ slow: $(STAMP)
 
 bench: $(STAMP)
 	@for file in benchmarks/bench_*.py; do echo "[bench] $$file"; $(BIN)/python $$file || exit 1; done
+	@$(BIN)/python benchmarks/plot_engines.py
+	@$(BIN)/python scripts/render_docs.py
 
 docs: $(STAMP)
 	@$(BIN)/python scripts/render_docs.py
