@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,22 @@ def test_every_row_is_there_and_sized_alike(tmp_path, monkeypatch, capsys):
     assert ("random-soft", "nDCG@10") in pairs
     assert set(result["ratios"]) == set(ROWS) - {"full"}
     assert "of full" in capsys.readouterr().out
+
+
+def test_further_runs_are_rows_of_their_own(tmp_path, capsys):
+    data = toy_data(tmp_path)
+    distill(data, tmp_path / "run", SMALL)
+    distill(data, tmp_path / "start", replace(SMALL, outer_steps=0))
+    command = ["compare", str(tmp_path / "toy.tsv"), "--task", "recommend", "--seeds", "1"]
+    command += ["--artifact", str(tmp_path / "run"), "--grid-lr", "0.02", "--grid-dropout", "0"]
+    command += ["--rows", "full", "farzi", "--json", "-q", "--also"]
+    assert main([*command, f"before={tmp_path / 'start'}"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in result["rows"]] == ["full", "before", "farzi"]
+    assert set(result["ratios"]) == {"before", "farzi"}
+    for wrong in (f"full={tmp_path / 'start'}", str(tmp_path / "start")):
+        assert main([*command, wrong]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
 def test_an_artifact_is_refused_on_another_source(tmp_path, capsys):
