@@ -1,61 +1,85 @@
-"""What the outer loop adds: full data, the start alone, and the distilled sequences, in one table.
+"""What the outer loop adds, with labels and in the published format: a table and a figure.
 
-    farzi distill ml-100k --config experiments/ml-100k.toml --split-seed 0 1 2 --out runs/ml-100k
-    farzi distill ml-100k --config experiments/ml-100k.toml --split-seed 0 1 2 \
-        --outer-steps 0 --out runs/ml-100k-start
-    farzi compare ml-100k --artifact runs/ml-100k --json experiments/results/ml-100k.json
-    farzi compare ml-100k --artifact runs/ml-100k-start --rows farzi --json start.json
-    python experiments/outer_loop.py experiments/results/ml-100k.json start.json runs/ml-100k \
-        experiments/results/ml-100k-outer-loop.json
+    farzi distill ml-100k --size 50x50 --split-seed 0 1 2 --out runs/ml-100k
+    farzi distill ml-100k --size 50x50 --split-seed 0 1 2 --outer-steps 0 --out runs/ml-100k-start
+    farzi compare ml-100k --artifact runs/ml-100k --also start=runs/ml-100k-start \\
+        --json experiments/results/ml-100k.json
+    farzi distill ml-100k --size 50x50 --split-seed 0 1 2 --set labels=false --out runs/published
+    farzi distill ml-100k --size 50x50 --split-seed 0 1 2 --set labels=false --outer-steps 0 \\
+        --out runs/published-start
+    farzi compare ml-100k --artifact runs/published --also start=runs/published-start \\
+        --rows full farzi --json experiments/results/ml-100k-published.json
+    python experiments/outer_loop.py runs/ml-100k runs/published
+
+Writes experiments/results/ml-100k-outer-loop.json and .svg; the figure needs matplotlib.
 """
 
 import json
-import statistics
 import sys
 from pathlib import Path
 
-HEADLINE = ("HR@10", "HR@100", "nDCG@10", "nDCG@100")
+RESULTS = Path(__file__).parent / "results"
+FORMATS = {"with labels": "ml-100k", "tokens alone": "ml-100k-published"}
+NAMES = {"start": "start", "farzi": "distilled"}
 
 
-def row(result, name, new_name):
-    found = next(row for row in result["rows"] if row["name"] == name)
-    return {**found, "name": new_name}
+def curve(run):
+    """Fresh students' validation loss, and how well students agree, at every look."""
+    records = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [
+        {
+            "outer_step": record["step"],
+            "fresh_loss": record["fresh_loss"],
+            "agreement": record.get("agreement", {}),
+        }
+        for record in records
+        if "fresh_loss" in record
+    ]
 
 
-def ratio_to(full, other):
-    ratios = {
-        name: other["metrics"][name]["mean"] / full["metrics"][name]["mean"] for name in HEADLINE
-    }
-    return {**ratios, "mean": statistics.fmean(ratios.values())}
+def draw(curves):
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams.update({"svg.hashsalt": "farzi", "svg.fonttype": "none"})
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, len(curves), figsize=(8, 3.5), layout="constrained")
+    for axis, (name, splits) in zip(axes, curves.items(), strict=True):
+        for split, looks in splits.items():
+            steps = [look["outer_step"] for look in looks]
+            axis.plot(steps, [look["fresh_loss"] for look in looks], "o-", ms=3, label=split)
+        axis.set(title=name, xlabel="outer steps", ylabel="fresh students' validation loss")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+    figure.savefig(RESULTS / "ml-100k-outer-loop.svg", metadata={"Date": None})
 
 
-def curves(runs):
-    """Fresh students' validation loss at every look, by split."""
-    looks = {}
-    for folder in sorted(runs.glob("split-*")):
-        records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
-        looks[folder.name] = [
-            {"outer_step": record["step"], "fresh_loss": record["fresh_loss"]}
-            | {"agreement": record.get("agreement", {})}
-            for record in records
-            if "fresh_loss" in record
+def main(*runs):
+    rows, ratios, curves, paired = [], {}, {}, []
+    for (title, name), run in zip(FORMATS.items(), map(Path, runs), strict=True):
+        result = json.loads((RESULTS / f"{name}.json").read_text())
+        kept = {row["name"]: row for row in result["rows"]}
+        if not rows:
+            rows.append(kept["full"])
+        for old, new in NAMES.items():
+            rows.append({**kept[old], "name": f"{title}: {new}"})
+            ratios[f"{title}: {new}"] = result["ratios"][old]
+        paired += [
+            {**pair, "a": f"{title}: distilled", "b": f"{title}: start"}
+            for pair in result["paired"]
+            if pair["b"] == "start"
         ]
-    return looks
-
-
-def main(whole, start, runs, out):
-    whole, start = (json.loads(Path(path).read_text()) for path in (whole, start))
-    full = row(whole, "full", "full")
-    before = row(start, "farzi", "start alone (0 outer steps)")
-    after = row(whole, "farzi", "after the outer loop")
+        curves[title] = {folder.name: curve(folder) for folder in sorted(run.glob("split-*"))}
     result = {
-        "protocol_line": whole["protocol_line"],
-        "rows": [full, before, after],
-        "paired": [],
-        "ratios": {each["name"]: ratio_to(full, each) for each in (before, after)},
-        "curves": curves(Path(runs)),
+        "protocol_line": result["protocol_line"],
+        "rows": rows,
+        "paired": paired,
+        "ratios": ratios,
+        "curves": curves,
     }
-    Path(out).write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / "ml-100k-outer-loop.json").write_text(json.dumps(result, indent=2) + "\n")
+    draw(curves)
 
 
 if __name__ == "__main__":

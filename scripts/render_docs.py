@@ -82,7 +82,7 @@ def render_result(root: Path, name: str, render: Callable[[Mapping[str, Any]], s
 
 HEADLINE = ("HR@10", "HR@100", "nDCG@10", "nDCG@100", "perplexity", "accuracy", "loss")
 RATES = ("HR@", "nDCG@", "accuracy")
-WORTH_BEATING = ("full", "random-soft", "head-soft")
+WORTH_BEATING = ("full", "-soft", "start")
 
 
 def render_summary(result: Mapping[str, Any]) -> str:
@@ -100,9 +100,11 @@ def render_summary(result: Mapping[str, Any]) -> str:
         )
     beaten: dict[str, list[str]] = {}
     for item in result.get("paired", []):
-        if item["b"] in WORTH_BEATING:
-            beaten.setdefault(item["b"], []).append(f"{item['metric']} {interval(item)}")
-    notes = [f"- farzi less {name}: {', '.join(values)}" for name, values in beaten.items()]
+        if item["b"].endswith(WORTH_BEATING):
+            beaten.setdefault(f"{item['a']} less {item['b']}", []).append(
+                f"{item['metric']} {interval(item)}"
+            )
+    notes = [f"- {pair}: {', '.join(values)}" for pair, values in beaten.items()]
     return "\n".join([*lines, "", *notes, *([""] if notes else []), result["protocol_line"]])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -24,11 +25,11 @@ _RECORD = "prepared.json"
 _VOCABULARY = "vocabulary.json"
 
 _SPLIT_LINES = {
-    "users": "users 80/10/10 seed {seed}",
+    "users": "users 80/10/10 {seeds}",
     "leave-last-out": "leave-last-out, all users",
     "official": "official split",
-    "lines": "lines 80/10/10 seed {seed}",
-    "documents": "documents 80/10/10 seed {seed}",
+    "lines": "lines 80/10/10 {seeds}",
+    "documents": "documents 80/10/10 {seeds}",
 }
 
 
@@ -73,13 +74,18 @@ class PreparedData:
         """The three parts by name."""
         return {part: getattr(self, part) for part in _PARTS}
 
-    def protocol_line(self, context_length: int | None = None) -> str:
+    def protocol_line(
+        self, context_length: int | None = None, split_seeds: Sequence[int] | None = None
+    ) -> str:
         """How a result on these data came about, in one line to print beside it.
 
         Args:
             context_length: the model's, where there is a model.
+            split_seeds: of all the splits that a result is over; None for this one alone.
         """
-        parts = [self.name, _SPLIT_LINES[self.split_kind].format(seed=self.split_seed)]
+        seeds = [self.split_seed] if split_seeds is None else split_seeds
+        named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+        parts = [self.name, _SPLIT_LINES[self.split_kind].format(seeds=named)]
         context = [] if context_length is None else [f"context {context_length}"]
         if self.task == "language":
             return " | ".join([*parts, *context, *self._text_rules()])

@@ -398,7 +398,9 @@ def _result(
         for name in order
     ]
     return {
-        "protocol_line": data.protocol_line(splits[0].context_length),
+        "protocol_line": data.protocol_line(
+            splits[0].context_length, [split.data.split_seed for split in splits]
+        ),
         "split_seeds": [split.data.split_seed for split in splits],
         "test_sequences": [len(split.data.test) for split in splits],
         "rows": rows,
