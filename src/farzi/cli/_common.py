@@ -193,23 +193,37 @@ def _progress_bar(task: str, unit: str) -> Iterator[Progress]:
     with bars.Progress(*columns, console=Console(stderr=True)) as bar:
         row = bar.add_task(task, total=None, note="")
 
+        stage: tuple[int, int | None] = (0, None)
+
         def report(done: int, total: int | None = None, note: str = "") -> None:
+            nonlocal stage
+            if done < stage[0] or total != stage[1]:
+                bar.reset(row, total=total)
+            stage = done, total
             bar.update(row, completed=done, total=total, note=note)
 
         yield report
 
 
 class _ProgressLines:
-    """Progress as lines of text, at most one every `interval_s` and one at the end."""
+    """Progress as lines of text, at most one every `interval_s` and one at the end.
+
+    A new total, or a count that goes back, is a new stage: the time left is that of the stage.
+    """
 
     def __init__(self, task: str, unit: str, interval_s: float = 5.0) -> None:
         self.task = task
         self.unit = unit
         self.interval_s = interval_s
-        self.started_s = self.printed_s = time.monotonic()
+        self.called_s = self.started_s = self.printed_s = time.monotonic()
+        self.before, self.done = 0, 0
+        self.total: int | None = None
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
         now_s = time.monotonic()
+        if done < self.done or total != self.total:
+            self.started_s, self.before = self.called_s, max(0, done - 1)
+        self.called_s, self.done, self.total = now_s, done, total
         if now_s - self.printed_s < self.interval_s and done != total:
             return
         self.printed_s = now_s
@@ -217,7 +231,8 @@ class _ProgressLines:
         parts = [f"{self.task}: {done:,} {self.unit}"]
         if total and done:
             parts[0] = f"{self.task}: {done:,}/{total:,} {self.unit} ({done / total:.0%})"
-            parts.append(f"{elapsed_s * (total - done) / done:.0f} s left")
+            left_s = elapsed_s * (total - done) / max(1, done - self.before)
+            parts.append(f"{left_s:.0f} s left")
         parts.extend([note] if note else [])
         print(", ".join(parts), file=sys.stderr, flush=True)
 

@@ -166,6 +166,18 @@ def test_json_with_a_file_writes_it_and_prints_the_text(
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_the_time_left_is_that_of_the_stage(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 100.0, 102.0, 104.0, 130.0, 140.0])
+    monkeypatch.setattr(_common.time, "monotonic", lambda: next(clock))
+    lines = _common._ProgressLines("distil", "steps", interval_s=0.0)
+    for done, total in ((6, 6), (1, 4), (2, 4), (11, 20), (12, 20)):
+        lines(done, total)
+    left = [line.rpartition(", ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert left == ["0 s left", "6 s left", "4 s left", "234 s left", "144 s left"]
+
+
 def test_progress_is_lines_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
