@@ -175,10 +175,15 @@ def write(rows: list[Row], options: argparse.Namespace) -> None:
         "versions": versions(),
         "rows": [asdict(row) for row in rows],
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    draft = RESULTS.with_name(f".{RESULTS.name}")
+    write_json(RESULTS, record)
+
+
+def write_json(path: Path, record: dict[str, object]) -> None:
+    """Replace a file of results."""
+    path.parent.mkdir(exist_ok=True)
+    draft = path.with_name(f".{path.name}")
     draft.write_text(json.dumps(record, indent=1) + "\n")
-    draft.rename(RESULTS)
+    draft.rename(path)
 
 
 def main() -> None:

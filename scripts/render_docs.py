@@ -9,6 +9,7 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
                   the headline metrics, and differences from the rows worth beating
     table:NAME    the same with every metric and every difference
     engines:NAME  benchmarks/results/NAME.json, as benchmarks/bench_engines.py writes it
+    speeds:NAME   benchmarks/results/NAME.json, as benchmarks/bench_outer_loop.py writes it
     tree:folders  the folders and top modules of src/farzi, with the first lines of their docstrings
     tree:files    every module, likewise
 
@@ -29,7 +30,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PART = re.compile(
-    r"(<!-- (summary|table|tree|engines):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)", re.DOTALL
+    r"(<!-- (summary|table|tree|engines|speeds):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)", re.DOTALL
 )
 
 
@@ -60,7 +61,8 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
         if kind in ("summary", "table"):
             body = render_result(root, name, render_summary if kind == "summary" else render_table)
         else:
-            body = (render_tree if kind == "tree" else render_engines)(root, name)
+            renderers = {"tree": render_tree, "engines": render_engines, "speeds": render_speeds}
+            body = renderers[kind](root, name)
         return f"{opening}\n{body}\n\n{closing}"
 
     text = path.read_text()
@@ -179,6 +181,24 @@ def render_engines(root: Path, name: str) -> str:
         f"{result['date']}, {result['hardware']}, {result['threads']} threads; median of "
         f"{result['timed_calls']} calls in turns; {versions}."
     )
+    return "\n".join([*lines, "", note])
+
+
+def render_speeds(root: Path, name: str) -> str:
+    """Return outer steps a second of every way, against the first."""
+    path = root / "benchmarks" / "results" / f"{name}.json"
+    if not path.exists():
+        return f"*Not run yet: {path.relative_to(root)} is not there.*"
+    result = json.loads(path.read_text())
+    lines = [table_line(["", "outer steps a second", "against the first", "outer loss"])]
+    lines.append(table_line(["---", "---:", "---:", "---:"]))
+    first = result["rows"][0]["outer_steps_per_s"]
+    for row in result["rows"]:
+        speed = row["outer_steps_per_s"]
+        cells = [row["way"], f"{speed:.3f}", f"{speed / first:.2f}x", f"{row['outer_loss']:.5f}"]
+        lines.append(table_line(cells))
+    versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    note = f"{result['source']}; {result['hardware']}, {result['threads']} threads; {versions}."
     return "\n".join([*lines, "", note])
 
 
