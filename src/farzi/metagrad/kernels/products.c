@@ -37,7 +37,7 @@ typedef int ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 INLINE void tile(const int tall, const int wide, long K, const float *A, long a_row, long a_col,
                  const float *B, long b_row, float *C, long c_row, int add)
 {
-    vec sum[TALL][WIDE];
+    vec sum[2 * TALL][WIDE];
     for (int i = 0; i < tall; i++)
         for (int j = 0; j < wide; j++)
             sum[i][j] = (vec){0};
@@ -64,6 +64,9 @@ INLINE void column_of_tiles(const int wide, long M, long K, const float *A, long
                             const float *B, long b_row, float *C, long c_row, int add)
 {
     long i = 0;
+    if (2 * wide <= WIDE) /* as many registers, for twice the rows */
+        for (; i + 2 * TALL <= M; i += 2 * TALL)
+            tile(2 * TALL, wide, K, A + i * a_row, a_row, a_col, B, b_row, C + i * c_row, c_row, add);
     for (; i + TALL <= M; i += TALL)
         tile(TALL, wide, K, A + i * a_row, a_row, a_col, B, b_row, C + i * c_row, c_row, add);
     A += i * a_row, C += i * c_row;
