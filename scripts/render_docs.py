@@ -9,6 +9,7 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
                   the headline metrics, and differences from the rows worth beating
     table:NAME    the same with every metric and every difference
     engines:NAME  benchmarks/results/NAME.json, as benchmarks/bench_engines.py writes it
+    fastest:NAME  the same at the largest number of steps, each engine with its faster loss
     speeds:NAME   benchmarks/results/NAME.json, as benchmarks/bench_outer_loop.py writes it
     tree:folders  the folders and top modules of src/farzi, with the first lines of their docstrings
     tree:files    every module, likewise
@@ -30,7 +31,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PART = re.compile(
-    r"(<!-- (summary|table|tree|engines|speeds):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)", re.DOTALL
+    r"(<!-- (summary|table|tree|engines|fastest|speeds):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
+    re.DOTALL,
 )
 
 
@@ -61,7 +63,12 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
         if kind in ("summary", "table"):
             body = render_result(root, name, render_summary if kind == "summary" else render_table)
         else:
-            renderers = {"tree": render_tree, "engines": render_engines, "speeds": render_speeds}
+            renderers = {
+                "tree": render_tree,
+                "engines": render_engines,
+                "fastest": render_fastest,
+                "speeds": render_speeds,
+            }
             body = renderers[kind](root, name)
         return f"{opening}\n{body}\n\n{closing}"
 
@@ -182,6 +189,27 @@ def render_engines(root: Path, name: str) -> str:
         f"{result['timed_calls']} calls in turns; {versions}."
     )
     return "\n".join([*lines, "", note])
+
+
+def render_fastest(root: Path, name: str) -> str:
+    """Return one row an engine at the largest number of steps."""
+    result = json.loads((root / "benchmarks" / "results" / f"{name}.json").read_text())
+    steps = max(row["steps"] for row in result["rows"])
+    best: dict[str, Mapping[str, Any]] = {}
+    for row in result["rows"]:
+        if row["installed"] and row["steps"] == steps:
+            known = best.setdefault(row["engine"], row)
+            if row["ms_per_step"] < known["ms_per_step"]:
+                best[row["engine"]] = row
+    lines = [
+        table_line([f"{steps} steps", "ms a step", "peak MB"]),
+        table_line(["---", "---:", "---:"]),
+    ]
+    lines += [
+        table_line([engine, f"{row['ms_per_step']:.1f}", f"{row['peak_bytes'] / 1e6:,.0f}"])
+        for engine, row in best.items()
+    ]
+    return "\n".join([*lines, "", f"{result['hardware']}, {result['threads']} threads."])
 
 
 def render_speeds(root: Path, name: str) -> str:
