@@ -56,12 +56,13 @@ def draw(curves):
 
 
 def main(*runs):
-    rows, ratios, curves, paired = [], {}, {}, []
+    rows, ratios, curves, paired, protocol_line = [], {}, {}, [], ""
     for (title, name), run in zip(FORMATS.items(), map(Path, runs), strict=True):
         result = json.loads((RESULTS / f"{name}.json").read_text())
         kept = {row["name"]: row for row in result["rows"]}
         if not rows:
             rows.append(kept["full"])
+            protocol_line = result["protocol_line"]
         for old, new in NAMES.items():
             rows.append({**kept[old], "name": f"{title}: {new}"})
             ratios[f"{title}: {new}"] = result["ratios"][old]
@@ -72,7 +73,7 @@ def main(*runs):
         ]
         curves[title] = {folder.name: curve(folder) for folder in sorted(run.glob("split-*"))}
     result = {
-        "protocol_line": result["protocol_line"],
+        "protocol_line": protocol_line,
         "rows": rows,
         "paired": paired,
         "ratios": ratios,
