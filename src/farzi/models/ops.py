@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from farzi.metagrad.memo import gradient_is_known
 from farzi.metagrad.native import Kernels, kernels_for
 
-__all__ = ["causal_attention", "fused_block", "gelu", "layer_norm", "linear"]
+__all__ = ["causal_attention", "fused_block", "gelu", "layer_norm", "linear", "with_signature"]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -108,13 +108,21 @@ def _run(name: str, *arguments: Any) -> None:
     kernels.run(name, *arguments)
 
 
+FunctionType = TypeVar("FunctionType", bound=type[Function])
+
+
+def with_signature(function: FunctionType) -> FunctionType:
+    """Note the signature of `forward`: read anew at every call, it takes as long as a kernel."""
+    function.forward.__signature__ = inspect.signature(function.forward)  # type: ignore[attr-defined]
+    return function
+
+
 class _Saving(Function):
     """Saves its tensor inputs; the others become `ctx.settings`."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        # Read anew at every call otherwise, which takes as long as a small kernel.
-        cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]
+        with_signature(cls)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -343,6 +351,7 @@ def _sizes(qkv: Tensor) -> tuple[int, int, int]:
     return qkv.numel() // (3 * length * width), length, width
 
 
+@with_signature
 class _Block(Function):
     """The block's result and, with `wanted`, what its derivatives read."""
 

@@ -30,6 +30,7 @@ from torch.nn.functional import embedding
 from farzi.metagrad.deferred import readout
 from farzi.metagrad.memo import gradient_is_known, recall
 from farzi.metagrad.native import kernels_for
+from farzi.models.ops import with_signature
 
 __all__ = ["embed", "next_token_loss", "target_loss"]
 
@@ -138,6 +139,7 @@ def _cross_entropy(H: Tensor, E: Tensor, Y: Tensor, weights: Tensor) -> Tensor:
     return loss
 
 
+@with_signature
 class _CrossEntropy(Function):
     """The value; with `wanted` also logsumexp, S E and S^T (w H), while each block is in cache.
 
@@ -180,6 +182,7 @@ class _CrossEntropy(Function):
         return tuple(map(torch.stack, zip(*calls, strict=True))), (0,) * 4
 
 
+@with_signature
 class _Gradient(Function):
     """(dL/dH, dL/dE, dL/dY), differentiable once more."""
 
