@@ -280,12 +280,15 @@ def _start(
             seed=settings.seed,
         )
         return replace(start, temperature=settings.temperature)
+    how = settings.start_rows
+    if how == "auto":
+        how = "joined" if data.task == "language" else "ends"
     rows = choose_rows(
         train_sequences,
         settings.num_sequences,
         settings.length,
         np.random.default_rng([settings.seed, _ROWS]),
-        pack=data.task == "language",
+        how=how,
     )
     if settings.start == "real":
         start = real_start(

@@ -7,9 +7,10 @@ from typing import Any, Literal, get_args
 
 from farzi.errors import SettingsError
 
-__all__ = ["DistillSettings", "OuterTargets", "Start"]
+__all__ = ["DistillSettings", "OuterTargets", "Start", "StartRows"]
 
 Start = Literal["teacher", "real", "random"]
+StartRows = Literal["auto", "ends", "joined", "pieces"]
 OuterTargets = Literal["teacher", "data"]
 
 
@@ -24,6 +25,9 @@ class DistillSettings:
         labels: learn soft labels too; False is the published format.
         temperature: tau of the soft tokens.
         start: where latents and decoder begin.
+        start_rows: real rows that a start is built from: `ends` of long sequences; whole sequences
+            `joined`; `pieces` of many, joined, for many different tokens; `auto` joins sentences
+            and takes the ends of histories.
         student: name of the student.
         width: its width W.
         num_layers: its blocks.
@@ -61,6 +65,7 @@ class DistillSettings:
     labels: bool = True
     temperature: float = 1.0
     start: Start = "teacher"
+    start_rows: StartRows = "auto"
     student: str = "sasrec"
     width: int = 32
     num_layers: int = 1
@@ -100,7 +105,11 @@ class DistillSettings:
         for name in ("dropout", "stored_starts"):
             if not 0 <= getattr(self, name) < 1 and getattr(self, name) != 1.0:
                 raise SettingsError(f"`{name}` must be in [0, 1], got {getattr(self, name)}.")
-        for name, allowed in (("start", Start), ("outer_targets", OuterTargets)):
+        for name, allowed in (
+            ("start", Start),
+            ("start_rows", StartRows),
+            ("outer_targets", OuterTargets),
+        ):
             if getattr(self, name) not in get_args(allowed):
                 raise SettingsError(
                     f"`{name}` must be one of {', '.join(get_args(allowed))}, "

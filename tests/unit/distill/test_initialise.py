@@ -16,20 +16,46 @@ def rng():
 
 
 def test_rows_are_ends_of_sequences_with_what_follows():
-    rows = choose_rows(LOG, 2, 5, rng(), pack=False)
+    rows = choose_rows(LOG, 2, 5, rng(), how="ends")
     for tokens, following, length in zip(rows.tokens, rows.following, rows.lengths, strict=True):
         assert torch.equal(tokens[1:length], following[: length - 1])
     assert rows.lengths.tolist() == [5, 5]
 
 
 def test_packed_rows_are_full():
-    rows = choose_rows(LOG, 6, 5, rng(), pack=True)
+    rows = choose_rows(LOG, 6, 5, rng(), how="joined")
     assert rows.lengths.tolist() == [5] * 6
+
+
+def test_pieces_fill_rows_with_stretches_of_real_sequences():
+    log = Sequences.from_lists([list(range(20 * i, 20 * i + 20)) for i in range(6)])
+    rows = choose_rows(log, 3, 9, rng(), how="pieces")
+    assert rows.lengths.tolist() == [9] * 3
+    follows = rows.following == rows.tokens + 1
+    assert follows.float().mean() > 0.6  # all but where two pieces meet
+    assert len(torch.unique(rows.tokens)) == rows.tokens.numel()
+
+
+def test_pieces_prefer_tokens_that_no_row_has_yet():
+    log = Sequences.from_lists([[0, 1, 2, 3]] * 20 + [[4, 5, 6, 7], [8, 9, 10, 11]])
+    rows = choose_rows(log, 4, 7, rng(), how="pieces")
+    assert set(rows.tokens.flatten().tolist()) == set(range(12))
+
+
+def test_short_data_give_short_rows():
+    rows = choose_rows(LOG, 2, 12, rng(), how="pieces")
+    assert rows.lengths.max() < 12
+    assert rows.lengths.min() > 0
+
+
+def test_too_few_pieces_are_refused():
+    with pytest.raises(DataError, match="pieces of 2 events or more; make fewer"):
+        choose_rows(LOG, 50, 5, rng(), how="pieces")
 
 
 def test_too_few_sequences_are_refused():
     with pytest.raises(DataError, match="make fewer"):
-        choose_rows(LOG, 5, 5, rng(), pack=False)
+        choose_rows(LOG, 5, 5, rng(), how="ends")
 
 
 def test_latents_are_fitted_to_their_tokens():
@@ -43,7 +69,7 @@ def test_latents_are_fitted_to_their_tokens():
 def test_a_teacher_of_full_rank_is_had_exactly(latent_dim):
     teacher = SASRec(num_tokens=8, context_length=5, width=6)
     params = teacher.init(torch.Generator().manual_seed(0))
-    rows = choose_rows(LOG, 2, 5, rng(), pack=False)
+    rows = choose_rows(LOG, 2, 5, rng(), how="ends")
     few = teacher_start(teacher, [params], rows, latent_dim, labels=True)
     table = teacher.embedding(params)
     expected = (teacher.hidden(params, embed(rows.tokens, table)) @ table.T).softmax(-1)
@@ -54,7 +80,7 @@ def test_a_teacher_of_full_rank_is_had_exactly(latent_dim):
 def test_a_lower_rank_keeps_the_leading_factors():
     teacher = SASRec(num_tokens=8, context_length=5, width=6)
     params = teacher.init(torch.Generator().manual_seed(0))
-    rows = choose_rows(LOG, 2, 5, rng(), pack=False)
+    rows = choose_rows(LOG, 2, 5, rng(), how="ends")
     table = teacher.embedding(params)
     logits = teacher.hidden(params, embed(rows.tokens, table)) @ table.T
     logits = (logits - logits.mean(-1, keepdim=True)).reshape(-1, 8)
@@ -67,7 +93,7 @@ def test_a_lower_rank_keeps_the_leading_factors():
 def test_several_teachers_give_their_mean_log_probability():
     teacher = SASRec(num_tokens=8, context_length=5, width=6)
     teachers = [teacher.init(torch.Generator().manual_seed(seed)) for seed in range(3)]
-    rows = choose_rows(LOG, 2, 5, rng(), pack=False)
+    rows = choose_rows(LOG, 2, 5, rng(), how="ends")
     few = teacher_start(teacher, teachers, rows, 18, labels=True)
     each = [
         (
