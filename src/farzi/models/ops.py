@@ -361,23 +361,30 @@ class _Block(Function):
     ) -> tuple[Tensor, Tensor]:
         kept = x.new_empty(len(x) * _kept_by_block(0, settings, x, parts) if wanted else 0)
         z = torch.empty_like(x)
-        given = (parts, None, x, None, kept if wanted else None, None)
+        given = (parts, None, x, None, kept if wanted else None, None, None)
         _run_block(0, settings, x, parts, *given, z, None, None)
         return z, kept
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.settings, _, *tensors = inputs
-        ctx.save_for_backward(output[1], *tensors)
+        ctx.save_for_backward(output[1], output[0], *tensors)
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
+        ctx.meeting = _Meeting()
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        kept, x, *parts = ctx.saved_tensors
+        if ctx.meeting.second is not None:
+            return None, None, *ctx.meeting.completed(cotangents[0])
+        kept, z, x, *parts = ctx.saved_tensors
         if cotangents[0] is None:
             return (None,) * (3 + len(parts))
         left_out = gradient_is_known() and all(part.is_leaf for part in parts)
+        if left_out and torch.is_grad_enabled():
+            given = (kept, z, cotangents[0].contiguous(), x, *parts)
+            known = _BlockKnown.apply(ctx.settings, ctx.meeting, *given)  # type: ignore[no-untyped-call]
+            return None, None, *known
         how = ctx.settings, torch.is_grad_enabled(), left_out
         g = cotangents[0].contiguous()
         first = _BlockFirst.apply(how, kept, g, x, *parts)  # type: ignore[no-untyped-call]
@@ -419,7 +426,7 @@ class _BlockFirst(Function):
         ctx.settings = settings
         ctx.save_for_backward(kept, kept_back, g, x, *parts)
         d_x, d_parts = torch.empty_like(x), None if left_out else _room_for(parts)
-        given = (parts, None, None, g, kept, kept_back)
+        given = (parts, None, None, g, kept, kept_back, None)
         _run_block(1, settings, x, parts, *given, d_x, None, d_parts)
         if d_parts is None:
             zero = x.new_zeros(())
@@ -433,9 +440,74 @@ class _BlockFirst(Function):
         parts = tuple(parts)
         to_g, to_x, to_parts = torch.empty_like(g), torch.empty_like(x), _room_for(parts)
         moved = tuple(c.contiguous() for c in c_parts)
-        given = (parts, moved, c_x.contiguous(), g, kept, kept_back)
+        given = (parts, moved, c_x.contiguous(), g, kept, kept_back, None)
         _run_block(2, ctx.settings, x, parts, *given, to_g, to_x, to_parts)
         return None, None, to_g, to_x, *_split(to_parts, parts)
+
+
+class _Meeting:
+    """Where the two ways in which a block's second derivative comes about meet.
+
+    Attributes:
+        second: what `_BlockKnown` had when it was differentiated, and how the block's way ahead
+            moves; None before.
+    """
+
+    def __init__(self) -> None:
+        self.second: tuple[Any, ...] | None = None
+
+    def completed(self, moved_g: Tensor | None) -> tuple[Tensor, ...]:
+        """The cotangents of x and the parts, given that of the block's result; once."""
+        assert self.second is not None
+        settings, kept, kept_back, g, x, parts, u, moved = self.second
+        self.second = None
+        to_x, to_parts = torch.empty_like(x), _room_for(parts)
+        moved_g = None if moved_g is None else moved_g.contiguous()
+        given = (parts, u, moved_g, g, kept, kept_back, moved)
+        _run_block(4, settings, x, parts, *given, None, to_x, to_parts)
+        return to_x, *_split(to_parts, parts)
+
+
+@with_signature
+class _BlockKnown(Function):
+    """`_BlockFirst` where the parameters' gradients are left out and differentiated just once.
+
+    Differentiated, it tells only how z moves. The rest waits in `meeting` for the cotangent of z,
+    which autograd hands to `_Block`, and the two are pulled back together: one pass fewer. As z is
+    an input here, autograd always goes on to `_Block`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        settings: tuple[int, bool, float],
+        meeting: _Meeting,
+        kept: Tensor,
+        z: Tensor,
+        g: Tensor,
+        x: Tensor,
+        *parts: Tensor,
+    ) -> tuple[Tensor, ...]:
+        kept_back = x.new_empty(len(x) * _kept_by_block(1, settings, x, parts))
+        ctx.settings, ctx.meeting = settings, meeting
+        ctx.save_for_backward(kept, kept_back, g, x, *parts)
+        d_x = torch.empty_like(x)
+        given = (parts, None, None, g, kept, kept_back, None)
+        _run_block(1, settings, x, parts, *given, d_x, None, None)
+        zero = x.new_zeros(())
+        return d_x, *(zero.expand_as(part) for part in parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, c_x: Tensor, *c_parts: Tensor) -> tuple[Tensor | None, ...]:
+        kept, kept_back, g, x, *rest = ctx.saved_tensors
+        parts = tuple(rest)
+        u = tuple(c.contiguous() for c in c_parts)
+        to_g, moved = torch.empty_like(g), torch.empty_like(kept)
+        given = (parts, u, c_x.contiguous(), None, kept, None, moved)
+        _run_block(3, ctx.settings, x, parts, *given, to_g, None, None)
+        ctx.meeting.second = (ctx.settings, kept, kept_back, g, x, parts, u, moved)
+        return None, None, None, None, to_g, None, *(None for _ in parts)
 
 
 def _run_block(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
 from farzi.metagrad import native
+from farzi.metagrad.memo import knowing_gradient
 from farzi.models import ops
 from farzi.models.blocks import PARTS, pre_norm_block
 
@@ -124,6 +126,54 @@ def test_vmap(name: str) -> None:
     )
     for got, expected in zip(together, apart, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+BLOCKS = [name for name in CASES if name.startswith("block")]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("linear", [False, True])
+def test_second_derivatives_of_blocks_whose_gradient_is_known(
+    name: str, layers: int, linear: bool
+) -> None:
+    """Through the block alone (a linear readout moves nothing back) and through what follows it."""
+    _, scaled, shapes = CASES[name]
+    leaves = [
+        0.3 * draw(*shape, seed=i) for i, shape in enumerate((shapes[0], *shapes[1:] * layers))
+    ]
+
+    def plain(x: Tensor, *parts: Tensor) -> Tensor:
+        return scaled(x, *(part / 0.3 for part in parts))
+
+    def ours(x: Tensor, *parts: Tensor) -> Tensor:
+        result = ops.fused_block(x, parts, *cast(Any, scaled).keywords.values())
+        assert result is not None
+        return result
+
+    readout = draw(*shapes[0], seed=50)
+
+    def second(block: Callable[..., Tensor], dtype: torch.dtype, known: bool) -> list[Tensor]:
+        x, *parts = (leaf.detach().clone().to(dtype).requires_grad_() for leaf in leaves)
+        y = x.sin()
+        count = len(parts) // layers
+        for layer in range(layers):
+            y = block(y, *parts[layer * count : (layer + 1) * count])
+        loss = (y if linear else y.sin()).mul(readout.to(dtype)).sum()
+        with knowing_gradient() if known else contextlib.nullcontext():
+            first = torch.autograd.grad(loss, parts, create_graph=True)
+        if known:
+            assert not any(part.any() for part in first)
+        directions = [draw(*part.shape, seed=60 + i).to(dtype) for i, part in enumerate(parts)]
+        pairs = [pair for pair in zip(first, directions, strict=True) if pair[0].requires_grad]
+        outputs, vectors = zip(*pairs, strict=True)
+        inputs = (x, *parts)
+        return list(torch.autograd.grad(outputs, inputs, vectors, materialize_grads=True))
+
+    exact = second(plain, torch.float64, known=False)
+    for got, expected in zip(second(ours, torch.float32, known=True), exact, strict=True):
+        scale = expected.abs().max().item() + 1e-6
+        torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-5 * scale)
 
 
 def test_small_and_large_products_are_left_to_blas() -> None:
