@@ -194,9 +194,10 @@ def _defaults(source: str, task: str, *, labels: bool) -> dict[str, Any]:
     values = _parse_size(known.size if known is not None else None)
     if task == "language":
         values |= {"student": "transformer", "teacher_epochs": 12, "teacher_batch": 128}
+        values |= {"latent_dim": 24}
     if not labels:
         # Tokens alone start far from what they can be, and take longer steps.
-        values |= {"outer_steps": 200, "lr_latent": 0.02, "lr_decoder": 0.01}
+        values |= {"outer_steps": 200, "lr_latent": 0.02, "lr_decoder": 0.01, "latent_dim": 24}
     return values
 
 

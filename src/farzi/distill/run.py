@@ -282,7 +282,8 @@ def _start(
         return replace(start, temperature=settings.temperature)
     how = settings.start_rows
     if how == "auto":
-        how = "joined" if data.task == "language" else "ends"
+        histories = "pieces" if settings.labels else "ends"
+        how = "joined" if data.task == "language" else histories
     rows = choose_rows(
         train_sequences,
         settings.num_sequences,

@@ -26,8 +26,8 @@ class DistillSettings:
         temperature: tau of the soft tokens.
         start: where latents and decoder begin.
         start_rows: real rows that a start is built from: `ends` of long sequences; whole sequences
-            `joined`; `pieces` of many, joined, for many different tokens; `auto` joins sentences
-            and takes the ends of histories.
+            `joined`; `pieces` of many, joined, for many different tokens; `auto` joins sentences,
+            and takes pieces of histories, or their ends where there are no labels.
         student: name of the student.
         width: its width W.
         num_layers: its blocks.
@@ -61,7 +61,7 @@ class DistillSettings:
 
     num_sequences: int = 50
     length: int = 50
-    latent_dim: int = 24
+    latent_dim: int = 48
     labels: bool = True
     temperature: float = 1.0
     start: Start = "teacher"
