@@ -34,7 +34,7 @@ from farzi.artifact import Artifact, write_artifact
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
 from farzi.distill.distiller import Distiller, DistillState, Member, Record
-from farzi.distill.initialise import choose_rows, random_start, real_start, teacher_start
+from farzi.distill.initialise import RowChoice, choose_rows, random_start, real_start, teacher_start
 from farzi.distill.settings import DistillSettings
 from farzi.distill.starts import Omega, TeacherSettings, teacher_runs
 from farzi.distill.world import ALONE, World
@@ -262,6 +262,15 @@ def _student_settings(data: PreparedData, settings: DistillSettings) -> dict[str
     }
 
 
+def _row_choice(data: PreparedData, settings: DistillSettings) -> RowChoice:
+    """Which real rows a start is built from; `auto` decides by the source and the format."""
+    if settings.start_rows != "auto":
+        return settings.start_rows
+    if data.task == "language":
+        return "joined"
+    return "pieces" if settings.labels else "ends"
+
+
 def _start(
     data: PreparedData,
     settings: DistillSettings,
@@ -280,16 +289,12 @@ def _start(
             seed=settings.seed,
         )
         return replace(start, temperature=settings.temperature)
-    how = settings.start_rows
-    if how == "auto":
-        histories = "pieces" if settings.labels else "ends"
-        how = "joined" if data.task == "language" else histories
     rows = choose_rows(
         train_sequences,
         settings.num_sequences,
         settings.length,
         np.random.default_rng([settings.seed, _ROWS]),
-        how=how,
+        how=_row_choice(data, settings),
     )
     if settings.start == "real":
         start = real_start(
