@@ -107,7 +107,7 @@ class Layout:
     def split(self, flat: Tensor) -> list[Tensor]:
         """Views of `flat` with the tensors' shapes, in order. Differentiable."""
         return [
-            part.view(shape)
+            part if len(shape) == 1 else part.view(shape)
             for part, shape in zip(flat.split_with_sizes(self.sizes), self.shapes, strict=True)
         ]
 

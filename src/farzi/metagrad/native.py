@@ -41,6 +41,7 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        self._functions: dict[str, Any] = {}
 
     def product(self, A: Tensor, B: Tensor, out: Tensor, *, add: bool = False) -> Tensor:
         """A B into `out`, or added to it. Rows of B and `out` are contiguous; A may be strided."""
@@ -56,9 +57,17 @@ class Kernels:
         return int(function(*map(ctypes.c_long, arguments)))
 
     def run(self, name: str, *arguments: Argument) -> None:
-        """Call the function `name` with the thread count and `arguments`, tensors contiguous."""
-        if getattr(self._library, name)(
-            ctypes.c_long(torch.get_num_threads()), *map(_argument, arguments)
+        """Call the function `name` with the thread count and `arguments`, tensors contiguous.
+
+        Every call of one function has arguments of the same kinds, None standing for a tensor.
+        """
+        function = self._functions.get(name)
+        if function is None:
+            function = self._functions[name] = getattr(self._library, name)
+            function.argtypes = [ctypes.c_long, *map(_kind, arguments)]
+        if function(
+            torch.get_num_threads(),
+            *[x.data_ptr() if isinstance(x, Tensor) else _argument(x) for x in arguments],
         ):
             raise MemoryError(f"the kernel {name} could not allocate its working memory.")
 
@@ -136,11 +145,15 @@ def _processor() -> bytes:
     return f"{platform.machine()} {flags}".encode()
 
 
-def _argument(value: Argument) -> Any:
-    if isinstance(value, tuple):
-        return (ctypes.c_void_p * len(value))(*(x.data_ptr() for x in value))
+def _kind(value: Argument) -> type:
+    """The C type of an argument; of None and of tensors, a pointer."""
     if isinstance(value, int):
-        return ctypes.c_long(value)
-    if isinstance(value, float):
-        return ctypes.c_float(value)
-    return ctypes.c_void_p(None if value is None else value.data_ptr())
+        return ctypes.c_long
+    return ctypes.c_float if isinstance(value, float) else ctypes.c_void_p
+
+
+def _argument(value: Argument) -> Any:
+    """What ctypes takes for an argument that is not a tensor."""
+    if isinstance(value, tuple):
+        return (ctypes.c_void_p * len(value))(*[x.data_ptr() for x in value])
+    return value
