@@ -9,6 +9,7 @@ result.meta_grads, result.param_grads, result.hyper_grads
 from __future__ import annotations
 
 from farzi.metagrad.adjoints import Adjoint, Auto, Checkpointed, Direct, Reversible, Stored
+from farzi.metagrad.compiled import CompiledLoss
 from farzi.metagrad.deferred import readout
 from farzi.metagrad.estimate import Estimate, estimate
 from farzi.metagrad.metagradient import MetaGradient, Stats, metagradient
@@ -33,6 +34,7 @@ __all__ = [
     "Agreement",
     "Auto",
     "Checkpointed",
+    "CompiledLoss",
     "Direct",
     "Estimate",
     "MetaGradient",

@@ -6,10 +6,12 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from farzi.metagrad.compiled import Program
 from farzi.metagrad.deferred import ThinProducts
 from farzi.metagrad.guards import translated
 from farzi.metagrad.memo import Memo, knowing_gradient
@@ -98,9 +100,48 @@ def _buffer(buffers: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
     return buffers[name]
 
 
+class Linearised(Protocol):
+    """The inner gradient at one point, and its products with any vector."""
+
+    @property
+    def loss(self) -> Tensor:
+        """The inner loss there."""
+        ...
+
+    @property
+    def grad(self) -> Tensor:
+        """Its gradient, flat."""
+        ...
+
+    def pull(self, u: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
+        """(d2L/dw dw) u as a flat vector, and (d2L/dx dw) u by name. Once only."""
+        ...
+
+
 @dataclass(frozen=True)
-class Linearised:
-    """The inner gradient at one point, with the graph that gives its products with any vector."""
+class _Compiled:
+    """A linearisation whose products compute everything anew, in one compiled function."""
+
+    loss: Tensor
+    grad: Tensor
+    _loop: InnerLoop
+    _program: Program
+    _param: Tensor
+    _i: int
+    _meta: Tensors
+
+    def pull(self, u: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
+        loop = self._loop
+        with translated(loop.first_step + self._i):
+            curved, mixed = self._program.products(
+                self._param, self._meta, loop.inputs(self._i), u
+            )
+        return curved, dict(mixed)
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A linearisation that keeps autograd's graph, and gives its product once."""
 
     loss: Tensor
     grad: Tensor
@@ -112,7 +153,6 @@ class Linearised:
     _parts: tuple[Tensor | None, ...]
 
     def pull(self, u: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
-        """(d2L/dw dw) u as a flat vector, and (d2L/dx dw) u by name. Uses the graph up."""
         layout = self._loop.layout
         pairs = [
             (part, v)
@@ -144,6 +184,8 @@ def linearise(
     computed again.
     """
     layout = loop.layout
+    if loop.program is not None:
+        return _linearise_compiled(loop, loop.program, param, i, meta, known)
     replaying = contextlib.nullcontext() if known is None else known[1].replaying()
     knowing = contextlib.nullcontext() if known is None else knowing_gradient()
     with torch.enable_grad():
@@ -159,7 +201,25 @@ def linearise(
                 parts = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
     with torch.no_grad():
         grad = layout.join(parts) if known is None else known[0]
-    return Linearised(loss.detach(), grad, loop, i, leaves, meta_leaves, meta, parts)
+    return _Graph(loss.detach(), grad, loop, i, leaves, meta_leaves, meta, parts)
+
+
+def _linearise_compiled(
+    loop: InnerLoop,
+    program: Program,
+    param: Tensor,
+    i: int,
+    meta: MetaGradients,
+    known: tuple[Tensor, Memo] | None,
+) -> Linearised:
+    shared = {name: x.detach() for name, x in meta.leaves().items()}
+    if known is None:
+        grad, loss = program.gradient(param, loop.meta, loop.inputs(i))
+        if not loop.log.agrees(i, loss):
+            loop.log.record(i, loss)  # the same function on the same values: it raises
+    else:
+        grad, loss = known[0], param.new_full((), torch.nan)
+    return _Compiled(loss, grad, loop, program, param, i, shared)
 
 
 def _confirm(loop: InnerLoop, param: Tensor, i: int) -> None:

@@ -73,7 +73,12 @@ class Kernels:
 
 
 def kernels_for(*tensors: Tensor) -> Kernels | None:
-    """The kernels where all `tensors` are float32 on CPU and there is a compiler; else None."""
+    """The kernels where all `tensors` are float32 on CPU and there is a compiler; else None.
+
+    None too while torch compiles: it fuses plain operations.
+    """
+    if torch.compiler.is_compiling():
+        return None
     if all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors):
         return _load()[0]
     return None

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from farzi.metagrad.compiled import CompiledLoss, Program
 from farzi.metagrad.deferred import ThinProducts, reading
 from farzi.metagrad.flat import FlatState, Layout, check_tensors
 from farzi.metagrad.guards import LossLog, first_evaluation, seeded, translated
@@ -49,6 +50,18 @@ class InnerLoop:
     seed: int | None
     num_starts: int | None
     log: LossLog = field(repr=False)
+
+    @property
+    def program(self) -> Program | None:
+        """The inner loss's derivatives where they are compiled."""
+        if not isinstance(self.inner_loss, CompiledLoss):
+            return None
+        return self.inner_loss.program(self.layout, self.num_starts, self.meta)
+
+    def inputs(self, i: int) -> Mapping[str, Tensor]:
+        """What step i of a compiled loss reads besides."""
+        assert isinstance(self.inner_loss, CompiledLoss)
+        return self.inner_loss.inputs(self.first_step + i)
 
     def number(self, i: int) -> int:
         """The optimiser's number of step i, from 1."""
@@ -93,6 +106,8 @@ def gradient(loop: InnerLoop, param: Tensor, i: int, *, record: bool = True) -> 
     With `record`, the loss is noted, or compared with what was noted for the step.
     """
     layout = loop.layout
+    if loop.program is not None:
+        return _compiled_gradient(loop, loop.program, param, i, record=record)
     with torch.enable_grad():
         leaves = [view.detach().requires_grad_() for view in layout.split(param)]
         with (
@@ -107,6 +122,20 @@ def gradient(loop: InnerLoop, param: Tensor, i: int, *, record: bool = True) -> 
             return torch.zeros_like(param)
         with translated(loop.first_step + i):
             return layout.join(torch.autograd.grad(loss, leaves, allow_unused=True))
+
+
+def _compiled_gradient(
+    loop: InnerLoop, program: Program, param: Tensor, i: int, *, record: bool
+) -> Tensor:
+    """`gradient` by the compiled program; the first step is also evaluated under the watch."""
+    if i == 0 and record:
+        with first_evaluation(param, loop.layout, loop.meta, loop.seed, loop.first_step):
+            loop.loss(loop.layout.unflatten(param), loop.meta, i)
+    with translated(loop.first_step + i):
+        grad, loss = program.gradient(param, loop.meta, loop.inputs(i))
+    if record:
+        loop.log.record(i, loss)
+    return grad
 
 
 def positive_int(value: object, name: str, least: int = 1) -> int:
@@ -136,6 +165,11 @@ def inner_loop(
         raise ValueError(f"`window` must be at most `steps` = {steps}, got {window}.")
     if seed is not None:
         positive_int(seed, "seed", least=0)
+    if seed is not None and isinstance(inner_loss, CompiledLoss):
+        raise ValueError(
+            "`seed` must be None with a CompiledLoss, which takes what it draws as `inputs`, "
+            f"got {seed}."
+        )
     if not isinstance(optimizer, Elementwise | WholeUpdate):
         raise ValueError(f"`optimizer` must be an optimiser of farzi.metagrad, got {optimizer!r}.")
     layout = Layout.of(params)

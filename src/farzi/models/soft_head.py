@@ -134,6 +134,8 @@ def target_loss(H: Tensor, E: Tensor, Y: Tensor, mask: Tensor | None = None) -> 
 
 def _cross_entropy(H: Tensor, E: Tensor, Y: Tensor, weights: Tensor) -> Tensor:
     """sum_r w_r (logsumexp(H_r E^T) - H_r . Y_r); H, Y (R, W), E (V, W), constant weights (R,)."""
+    if torch.compiler.is_compiling():  # what follows is written for eager torch
+        return ((H @ E.T).logsumexp(-1) - (H * Y).sum(-1)).dot(weights)
     wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (H, E, Y))
     loss: Tensor = _CrossEntropy.apply(H, E, Y, weights, wanted)[0]  # type: ignore[no-untyped-call]
     return loss
