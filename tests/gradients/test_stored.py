@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from farzi.metagrad import SGD, Adam, Direct, Stored, estimate, metagradient
+from farzi.metagrad import SGD, Adam, Checkpointed, Direct, Stored, estimate, metagradient
+from farzi.metagrad.memo import Pages
+from farzi.metagrad.native import kernels_for
+from farzi.models import SASRec, sequence_loss
 
 OPTIMIZERS = {
     "sgd": SGD(lr=0.1, weight_decay=0.01),
@@ -117,3 +120,50 @@ def test_graphs_are_planned_for_and_need_float_arithmetic(toy: Callable[..., Any
     assert estimate(*arguments, adjoint=Stored(graphs=True), **settings).state_bytes > plain
     with pytest.raises(ValueError, match="`graphs` must be False"):
         Stored(arithmetic="fixed", graphs=True)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_short_runs_keep_besides_changes_no_bit(threads: int) -> None:
+    student = SASRec(num_tokens=90, context_length=11, width=24, num_heads=2)
+    draw = torch.Generator().manual_seed(0)
+    P = torch.randn(7, 11, 90, generator=draw).softmax(-1)
+    hard = torch.randint(90, (5, 11), generator=draw)
+
+    def gradients(adjoint: Any, **settings: Any) -> Any:
+        params = student.init(torch.Generator().manual_seed(1))
+        if settings.get("batched"):
+            params = {name: torch.stack([x, 0.9 * x]) for name, x in params.items()}
+        result = metagradient(
+            lambda params, meta, step: sequence_loss(student, params, meta["P"]),
+            lambda params, meta: sequence_loss(student, params, hard),
+            params,
+            {"P": P},
+            steps=9,
+            optimizer=Adam(lr=0.02, eps_root=1e-8),
+            adjoint=adjoint,
+            **settings,
+        )
+        return result.stats.state_bytes, result.meta_grads, result.param_grads
+
+    torch.set_num_threads(threads)
+    try:
+        for settings in ({}, {"batched": True}):
+            full, *grads = gradients(Stored(), **settings)
+            none, *without = gradients(Stored(spare_bytes=0), **settings)
+            _, *again = gradients(Checkpointed(slots=3), **settings)
+            torch.testing.assert_close(grads, without, rtol=0, atol=0)
+            torch.testing.assert_close(grads, again, rtol=0, atol=0)
+            kernels_keep = kernels_for() is not None and not settings
+            assert full > none if kernels_keep else full == none
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_spare_bytes_are_granted_to_whole_windows() -> None:
+    pages = Pages(count=4, spare_bytes=100)
+    assert pages.grants("block", 20)  # 80 of 100 for all four
+    assert not pages.grants("head", 6)  # 24 more are too many
+    assert pages.grants("block", 20)  # what was granted once stays so
+    assert pages.grants("small", 5)
+    with pytest.raises(ValueError, match="`spare_bytes` must be an int >= 0, got -1"):
+        Stored(spare_bytes=-1)

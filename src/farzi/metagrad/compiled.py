@@ -103,7 +103,8 @@ class Program:
             return torch.vmap(loss, in_dims=(0, own, None))(params, meta, inputs).sum()
 
         def gradient(flat: Tensor, meta: Tensors, inputs: Tensors) -> tuple[Tensor, Tensor]:
-            grad, value = torch.func.grad_and_value(total)(flat, meta, inputs)
+            both: Any = torch.func.grad_and_value(total)
+            grad, value = both(flat, meta, inputs)
             return grad, value
 
         def products(
@@ -147,8 +148,8 @@ def _compiled(function: Any, backend: str) -> Any:
         function.__defaults__,
         function.__closure__,
     )
-    settings = {"mode": "reduce-overhead"} if backend == "inductor" else {}
-    return torch.compile(own, backend=backend, fullgraph=True, dynamic=False, **settings)
+    mode = "reduce-overhead" if backend == "inductor" else None
+    return torch.compile(own, backend=backend, fullgraph=True, dynamic=False, mode=mode)
 
 
 def _own(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from farzi.metagrad.compiled import Program
 from farzi.metagrad.deferred import ThinProducts
 from farzi.metagrad.guards import translated
-from farzi.metagrad.memo import Memo, knowing_gradient
+from farzi.metagrad.memo import Memo, linearising
 from farzi.metagrad.unroll import InnerLoop, Tensors
 
 __all__ = ["Linearised", "MetaGradients", "linearise"]
@@ -133,9 +133,7 @@ class _Compiled:
     def pull(self, u: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
         loop = self._loop
         with translated(loop.first_step + self._i):
-            curved, mixed = self._program.products(
-                self._param, self._meta, loop.inputs(self._i), u
-            )
+            curved, mixed = self._program.products(self._param, self._meta, loop.inputs(self._i), u)
         return curved, dict(mixed)
 
 
@@ -187,7 +185,6 @@ def linearise(
     if loop.program is not None:
         return _linearise_compiled(loop, loop.program, param, i, meta, known)
     replaying = contextlib.nullcontext() if known is None else known[1].replaying()
-    knowing = contextlib.nullcontext() if known is None else knowing_gradient()
     with torch.enable_grad():
         leaves = [view.detach().requires_grad_() for view in layout.split(param)]
         meta_leaves = meta.leaves()
@@ -197,7 +194,7 @@ def linearise(
             _confirm(loop, param, i)
         parts: tuple[Tensor | None, ...] = (None,) * len(leaves)
         if loss.requires_grad:
-            with translated(loop.first_step + i), knowing:
+            with translated(loop.first_step + i), linearising(known=known is not None):
                 parts = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
     with torch.no_grad():
         grad = layout.join(parts) if known is None else known[0]

@@ -13,7 +13,15 @@ from contextvars import ContextVar
 
 from torch import Tensor
 
-__all__ = ["Memo", "Pages", "gradient_is_known", "knowing_gradient", "recall"]
+__all__ = [
+    "Memo",
+    "Pages",
+    "gradient_is_known",
+    "is_pulled_once",
+    "linearising",
+    "recall",
+    "room_for",
+]
 
 
 class Pages:
@@ -24,11 +32,22 @@ class Pages:
 
     Args:
         count: number of evaluations.
+        spare_bytes: room for what is worth keeping only while there is little of it.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, spare_bytes: int = 0) -> None:
         self._count = count
+        self._spare_bytes = spare_bytes
+        self._granted: dict[Hashable, bool] = {}
         self._blocks: dict[Hashable, Tensor] = {}
+
+    def grants(self, place: Hashable, num_bytes: int) -> bool:
+        """Whether every evaluation may keep `num_bytes` at `place`; the first to ask decides."""
+        if place not in self._granted:
+            total = num_bytes * self._count
+            self._granted[place] = total <= self._spare_bytes
+            self._spare_bytes -= total if self._granted[place] else 0
+        return self._granted[place]
 
     def keep(self, place: Hashable, index: int, value: Tensor) -> Tensor:
         """`value`, or a copy of it in row `index` of the block for `place`, made when first used.
@@ -57,18 +76,19 @@ class Memo:
         self._index = index
         self._kept: list[tuple[Tensor, ...]] = []
         self._next: int | None = None
+        self._asked = 0
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
         """Keep what `recall` is given in here."""
-        self._kept, self._next = [], None
+        self._kept, self._next, self._asked = [], None, 0
         with self._open():
             yield
 
     @contextlib.contextmanager
     def replaying(self) -> Iterator[None]:
         """Give back in here what was kept."""
-        self._next = 0
+        self._next, self._asked = 0, 0
         with self._open():
             yield
 
@@ -80,14 +100,22 @@ class Memo:
         finally:
             _MEMO.reset(token)
 
-    def recall(self, compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    def recall(
+        self, compute: Callable[[], tuple[Tensor, ...]], *, in_pages: bool = True
+    ) -> tuple[Tensor, ...]:
         """What was kept at this point of the evaluation, or `compute()` from now on."""
         if self._next is None:
             computed = compute()
-            self._kept.append(tuple(map(self._keep, range(len(computed)), computed)))
+            kept = map(self._keep, range(len(computed)), computed) if in_pages else _alone(computed)
+            self._kept.append(tuple(kept))
             return computed
         self._next += 1
         return self._kept[self._next - 1]
+
+    def room_for(self, num_bytes: int) -> bool:
+        """Whether there is room for `num_bytes` of every evaluation at this point of it."""
+        self._asked += 1
+        return self._pages is not None and self._pages.grants(self._asked, num_bytes)
 
     def _keep(self, place: int, value: Tensor) -> Tensor:
         if self._pages is None:
@@ -101,23 +129,55 @@ class Memo:
 
 
 _MEMO: ContextVar[Memo | None] = ContextVar("memo", default=None)
+_ONCE: ContextVar[bool] = ContextVar("once", default=False)
 _KNOWN: ContextVar[bool] = ContextVar("known", default=False)
 
 
-def recall(compute: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    """`compute()`, or what it gave when this step was first evaluated."""
+def _alone(values: tuple[Tensor, ...]) -> Iterator[Tensor]:
+    """The values without the graph that they will get."""
+    return (value.detach() for value in values)
+
+
+def recall(
+    compute: Callable[[], tuple[Tensor, ...]], *, in_pages: bool = True
+) -> tuple[Tensor, ...]:
+    """`compute()`, or what it gave when this step was first evaluated.
+
+    Large values are better kept as they are than `in_pages`, which copies them.
+    """
     memo = _MEMO.get()
-    return compute() if memo is None else memo.recall(compute)
+    return compute() if memo is None else memo.recall(compute, in_pages=in_pages)
+
+
+def room_for(num_bytes: int) -> bool:
+    """Whether a step may keep what takes more memory than most runs should give for it.
+
+    It may where the steps of the whole window together leave room (`Stored.spare_bytes`). A loss
+    asks at the same points of every evaluation.
+    """
+    memo = _MEMO.get()
+    return memo is not None and memo.room_for(num_bytes)
 
 
 @contextlib.contextmanager
-def knowing_gradient() -> Iterator[None]:
-    """In here the parameters' gradients are built for their graph only: their values are known."""
-    token = _KNOWN.set(True)
+def linearising(*, known: bool) -> Iterator[None]:
+    """In here gradients get a graph that is pulled back just once, to all parameters together.
+
+    Args:
+        known: whether the parameters' gradients are built for their graph only, since their values
+            are had already.
+    """
+    tokens = _ONCE.set(True), _KNOWN.set(known)
     try:
         yield
     finally:
-        _KNOWN.reset(token)
+        _ONCE.reset(tokens[0])
+        _KNOWN.reset(tokens[1])
+
+
+def is_pulled_once() -> bool:
+    """Whether the graph that is built now is pulled back just once."""
+    return _ONCE.get()
 
 
 def gradient_is_known() -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from farzi.metagrad.memo import gradient_is_known
+from farzi.metagrad.memo import gradient_is_known, is_pulled_once, recall, room_for
 from farzi.metagrad.native import Kernels, kernels_for
 
 __all__ = ["causal_attention", "fused_block", "gelu", "layer_norm", "linear", "with_signature"]
@@ -93,7 +93,7 @@ def fused_block(
     wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *parts))
     settings = (num_heads, activation == "relu", eps)
     contiguous = (t.contiguous() for t in (x, *parts))
-    result: Tensor = _Block.apply(settings, wanted, *contiguous)[0]  # type: ignore[no-untyped-call]
+    result: Tensor = _Block.apply(settings, wanted, wanted, *contiguous)[0]  # type: ignore[no-untyped-call]
     return result
 
 
@@ -355,21 +355,35 @@ def _sizes(qkv: Tensor) -> tuple[int, int, int]:
 
 @with_signature
 class _Block(Function):
-    """The block's result and, with `wanted`, what its derivatives read."""
+    """The block's result and, with `wanted`, what its derivatives read.
+
+    Both are had again from the step's first evaluation where they `may_keep` and there is room.
+    """
 
     @staticmethod
     def forward(
-        settings: tuple[int, bool, float], wanted: bool, x: Tensor, *parts: Tensor
+        settings: tuple[int, bool, float],
+        wanted: bool,
+        may_keep: bool,
+        x: Tensor,
+        *parts: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        kept = x.new_empty(len(x) * _kept_by_block(0, settings, x, parts) if wanted else 0)
-        z = torch.empty_like(x)
-        given = (parts, None, x, None, kept if wanted else None, None, None)
-        _run_block(0, settings, x, parts, *given, z, None, None)
-        return z, kept
+        size = len(x) * _kept_by_block(0, settings, x, parts) if wanted else 0
+
+        def compute() -> tuple[Tensor, Tensor]:
+            kept, z = x.new_empty(size), torch.empty_like(x)
+            given = (parts, None, x, None, kept if wanted else None, None, None)
+            _run_block(0, settings, x, parts, *given, z, None, None)
+            return z, kept
+
+        if wanted and may_keep and room_for(x.element_size() * (size + x.numel())):
+            z, kept = recall(compute, in_pages=False)
+            return z, kept
+        return compute()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.settings, _, *tensors = inputs
+        ctx.settings, _, _, *tensors = inputs
         ctx.save_for_backward(output[1], output[0], *tensors)
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
@@ -378,30 +392,32 @@ class _Block(Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         if ctx.meeting.second is not None:
-            return None, None, *ctx.meeting.completed(cotangents[0])
+            return *(None,) * 3, *ctx.meeting.completed(cotangents[0])
         kept, z, x, *parts = ctx.saved_tensors
         if cotangents[0] is None:
-            return (None,) * (3 + len(parts))
-        left_out = gradient_is_known() and all(part.is_leaf for part in parts)
-        if left_out and torch.is_grad_enabled():
+            return (None,) * (4 + len(parts))
+        leaves = all(part.is_leaf for part in parts)
+        left_out = gradient_is_known() and leaves
+        if is_pulled_once() and leaves and torch.is_grad_enabled():
             given = (kept, z, cotangents[0].contiguous(), x, *parts)
-            known = _BlockKnown.apply(ctx.settings, ctx.meeting, *given)  # type: ignore[no-untyped-call]
-            return None, None, *known
+            once = _BlockOnce.apply(ctx.settings, ctx.meeting, left_out, *given)  # type: ignore[no-untyped-call]
+            return *(None,) * 3, *once
         how = ctx.settings, torch.is_grad_enabled(), left_out
         g = cotangents[0].contiguous()
         first = _BlockFirst.apply(how, kept, g, x, *parts)  # type: ignore[no-untyped-call]
-        return None, None, *first
+        return *(None,) * 3, *first
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
-        settings, _, *tensors = inputs
+        settings, _, _, *tensors = inputs
         calls = [
             _Block.apply(  # type: ignore[no-untyped-call]
                 settings,
                 torch.is_grad_enabled(),
+                False,
                 *(
                     x if dim is None else x.select(dim, i).contiguous()
-                    for x, dim in zip(tensors, in_dims[2:], strict=True)
+                    for x, dim in zip(tensors, in_dims[3:], strict=True)
                 ),
             )
             for i in range(info.batch_size)
@@ -427,13 +443,7 @@ class _BlockFirst(Function):
             kept_back = x.new_empty(len(x) * _kept_by_block(1, settings, x, parts))
         ctx.settings = settings
         ctx.save_for_backward(kept, kept_back, g, x, *parts)
-        d_x, d_parts = torch.empty_like(x), None if left_out else _room_for(parts)
-        given = (parts, None, None, g, kept, kept_back, None)
-        _run_block(1, settings, x, parts, *given, d_x, None, d_parts)
-        if d_parts is None:
-            zero = x.new_zeros(())
-            return d_x, *(zero.expand_as(part) for part in parts)
-        return d_x, *_split(d_parts, parts)
+        return _first_of_block(settings, kept, kept_back, g, x, parts, left_out)
 
     @staticmethod
     @once_differentiable
@@ -451,7 +461,7 @@ class _Meeting:
     """Where the two ways in which a block's second derivative comes about meet.
 
     Attributes:
-        second: what `_BlockKnown` had when it was differentiated, and how the block's way ahead
+        second: what `_BlockOnce` had when it was differentiated, and how the block's way ahead
             moves; None before.
     """
 
@@ -471,8 +481,8 @@ class _Meeting:
 
 
 @with_signature
-class _BlockKnown(Function):
-    """`_BlockFirst` where the parameters' gradients are left out and differentiated just once.
+class _BlockOnce(Function):
+    """`_BlockFirst` where it is pulled back just once, to all parameters together.
 
     Differentiated, it tells only how z moves. The rest waits in `meeting` for the cotangent of z,
     which autograd hands to `_Block`, and the two are pulled back together: one pass fewer. As z is
@@ -484,6 +494,7 @@ class _BlockKnown(Function):
         ctx: Any,
         settings: tuple[int, bool, float],
         meeting: _Meeting,
+        left_out: bool,
         kept: Tensor,
         z: Tensor,
         g: Tensor,
@@ -493,11 +504,7 @@ class _BlockKnown(Function):
         kept_back = x.new_empty(len(x) * _kept_by_block(1, settings, x, parts))
         ctx.settings, ctx.meeting = settings, meeting
         ctx.save_for_backward(kept, kept_back, g, x, *parts)
-        d_x = torch.empty_like(x)
-        given = (parts, None, None, g, kept, kept_back, None)
-        _run_block(1, settings, x, parts, *given, d_x, None, None)
-        zero = x.new_zeros(())
-        return d_x, *(zero.expand_as(part) for part in parts)
+        return _first_of_block(settings, kept, kept_back, g, x, parts, left_out)
 
     @staticmethod
     @once_differentiable
@@ -509,7 +516,26 @@ class _BlockKnown(Function):
         given = (parts, u, c_x.contiguous(), None, kept, None, moved)
         _run_block(3, ctx.settings, x, parts, *given, to_g, None, None)
         ctx.meeting.second = (ctx.settings, kept, kept_back, g, x, parts, u, moved)
-        return None, None, None, None, to_g, None, *(None for _ in parts)
+        return *(None,) * 5, to_g, None, *(None for _ in parts)
+
+
+def _first_of_block(
+    settings: tuple[int, bool, float],
+    kept: Tensor,
+    kept_back: Tensor | None,
+    g: Tensor,
+    x: Tensor,
+    parts: tuple[Tensor, ...],
+    left_out: bool,
+) -> tuple[Tensor, ...]:
+    """The cotangents of x and the parts; zeros for the latter where they are left out."""
+    d_x, d_parts = torch.empty_like(x), None if left_out else _room_for(parts)
+    given = (parts, None, None, g, kept, kept_back, None)
+    _run_block(1, settings, x, parts, *given, d_x, None, d_parts)
+    if d_parts is None:
+        zero = x.new_zeros(())
+        return d_x, *(zero.expand_as(part) for part in parts)
+    return d_x, *_split(d_parts, parts)
 
 
 def _run_block(

@@ -28,7 +28,7 @@ from torch.autograd import Function
 from torch.nn.functional import embedding
 
 from farzi.metagrad.deferred import readout
-from farzi.metagrad.memo import gradient_is_known, recall
+from farzi.metagrad.memo import gradient_is_known, recall, room_for
 from farzi.metagrad.native import kernels_for
 from farzi.models.ops import with_signature
 
@@ -137,31 +137,37 @@ def _cross_entropy(H: Tensor, E: Tensor, Y: Tensor, weights: Tensor) -> Tensor:
     if torch.compiler.is_compiling():  # what follows is written for eager torch
         return ((H @ E.T).logsumexp(-1) - (H * Y).sum(-1)).dot(weights)
     wanted = torch.is_grad_enabled() and any(t.requires_grad for t in (H, E, Y))
-    loss: Tensor = _CrossEntropy.apply(H, E, Y, weights, wanted)[0]  # type: ignore[no-untyped-call]
+    loss: Tensor = _CrossEntropy.apply(H, E, Y, weights, wanted, wanted)[0]  # type: ignore[no-untyped-call]
     return loss
 
 
 @with_signature
 class _CrossEntropy(Function):
-    """The value; with `wanted` also logsumexp, S E and S^T (w H), while each block is in cache.
+    """The value; with `wanted` also what the derivatives read, while each block is in cache.
 
-    The last is empty where the others were recalled.
+    That is `levels` (3, R): logsumexp, the highest logit, and 1 / sum exp(logit - highest); S E;
+    S^T (w H); and the exponentials themselves. The last but one is empty where the others were
+    recalled, the last unless it is `kept` and there is room.
     """
 
     @staticmethod
     def forward(
-        H: Tensor, E: Tensor, Y: Tensor, weights: Tensor, wanted: bool
+        H: Tensor, E: Tensor, Y: Tensor, weights: Tensor, wanted: bool, kept: bool
     ) -> tuple[Tensor, ...]:
         H, E = H.contiguous(), E.contiguous()
         dE = H.new_empty(0)
+        size = _panels_size(H, E, weights) if kept else 0
+        if size and not room_for(H.element_size() * size):
+            size = 0
 
-        def compute() -> tuple[Tensor, Tensor]:
+        def compute() -> tuple[Tensor, ...]:
             nonlocal dE
-            lse, SE, dE = _first(H, E, weights, wanted)
-            return lse, SE
+            levels, SE, dE, S = _first(H, E, weights, wanted, size)
+            return (levels, SE, S) if size else (levels, SE)
 
-        lse, SE = recall(compute)
-        return (lse - (H * Y).sum(-1)).dot(weights), lse, SE, dE
+        levels, SE, *panels = recall(compute, in_pages=not size)
+        S = panels[0] if size else H.new_empty(0)
+        return (levels[0] - (H * Y).sum(-1)).dot(weights), levels, SE, dE, S
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -172,16 +178,17 @@ class _CrossEntropy(Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         if cotangents[0] is None:
-            return (None,) * 5
-        return *_Gradient.apply(cotangents[0], *ctx.saved_tensors), None, None  # type: ignore[no-untyped-call]
+            return (None,) * 6
+        first = _Gradient.apply(cotangents[0], *ctx.saved_tensors)  # type: ignore[no-untyped-call]
+        return *first, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
         calls = [
-            _CrossEntropy.apply(*args, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+            _CrossEntropy.apply(*args, torch.is_grad_enabled(), False)  # type: ignore[no-untyped-call]
             for args in _unbatched(info.batch_size, in_dims, inputs[:4])
         ]
-        return tuple(map(torch.stack, zip(*calls, strict=True))), (0,) * 4
+        return tuple(map(torch.stack, zip(*calls, strict=True))), (0,) * 5
 
 
 @with_signature
@@ -195,9 +202,10 @@ class _Gradient(Function):
         E: Tensor,
         Y: Tensor,
         weights: Tensor,
-        lse: Tensor,
+        levels: Tensor,
         SE: Tensor,
         dE: Tensor,
+        S: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         w = (weights * d_loss)[:, None]
         dH, dY = (SE - Y).mul_(w), H * -w
@@ -209,20 +217,20 @@ class _Gradient(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Any) -> None:
-        ctx.save_for_backward(*inputs[:-1])
+        ctx.save_for_backward(*inputs[:-2], inputs[-1])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, U: Tensor, C: Tensor, D: Tensor) -> tuple[Tensor | None, ...]:
-        d_loss, H, E, Y, weights, lse, SE = ctx.saved_tensors
+        d_loss, H, E, Y, weights, levels, SE, S = ctx.saved_tensors
         H, E, U = H.contiguous(), E.contiguous(), U.contiguous()
         w = weights * d_loss
-        r, d_H, d_E = _second(H, E, w, lse, SE, U, C.contiguous())
+        r, d_H, d_E = _second(H, E, w, levels, S, SE, U, C.contiguous())
         to_loss = None
         if ctx.needs_input_grad[0]:
             to_loss = (r - (U * Y).sum(-1) - (D * H).sum(-1)).dot(weights)
         column = -w[:, None]
-        return to_loss, d_H.addcmul_(D, column), d_E, U * column, None, None, None, None
+        return to_loss, d_H.addcmul_(D, column), d_E, U * column, *(None,) * 5
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> Any:
@@ -233,42 +241,63 @@ class _Gradient(Function):
         return tuple(map(torch.stack, zip(*calls, strict=True))), (0, 0, 0)
 
 
-def _first(H: Tensor, E: Tensor, weights: Tensor, wanted: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """logsumexp, S E and dL/dE; the latter two empty unless `wanted`."""
-    lse = H.new_empty(H.shape[0])
+LANES = 16
+"""Rows that the kernels' panels are padded to, at most."""
+
+
+def _panels_size(H: Tensor, E: Tensor, weights: Tensor) -> int:
+    """Values that the kernels keep of the exponentials; 0 where there are none."""
+    if kernels_for(H, E, weights) is None:
+        return 0
+    return (len(E) + 1) * -(-len(H) // LANES) * LANES
+
+
+def _first(
+    H: Tensor, E: Tensor, weights: Tensor, wanted: bool, size: int = 0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Levels, S E, dL/dE, and `size` exponentials; S E and dL/dE are empty unless `wanted`."""
+    levels, S = H.new_empty(3, len(H)), H.new_empty(size)
     SE, dE = (torch.empty_like(H), torch.empty_like(E)) if wanted else (H.new_empty(0),) * 2
     kernels = kernels_for(H, E, weights)
     if kernels is not None:
-        grads = (SE, dE) if wanted else (None, None)
-        kernels.run("log_partition", len(H), *E.shape, H, E, weights, lse, *grads)
-        return lse, SE, dE
+        results = (levels, S if size else None, *((SE, dE) if wanted else (None, None)))
+        kernels.run("log_partition", len(H), *E.shape, H, E, weights, *results)
+        return levels, SE, dE, S
     dE.zero_()
-    for rows, S in _blocks(H, E):
-        top = S.amax(1, keepdim=True)
-        total = S.sub_(top).exp_().sum(1, keepdim=True)
-        lse[rows] = (top + total.log())[:, 0]
+    for rows, block in _blocks(H, E):
+        top = block.amax(1, keepdim=True)
+        total = block.sub_(top).exp_().sum(1, keepdim=True)
+        levels[:, rows] = torch.cat((top + total.log(), top, 1 / total), 1).T
         if wanted:
-            dE.addmm_(S.T, H[rows] * (weights[rows, None] / total))
-            torch.mm(S, E, out=SE[rows]).div_(total)
-    return lse, SE, dE
+            dE.addmm_(block.T, H[rows] * (weights[rows, None] / total))
+            torch.mm(block, E, out=SE[rows]).div_(total)
+    return levels, SE, dE, S
 
 
 def _second(
-    H: Tensor, E: Tensor, weights: Tensor, lse: Tensor, SE: Tensor, U: Tensor, C: Tensor
+    H: Tensor,
+    E: Tensor,
+    weights: Tensor,
+    levels: Tensor,
+    exponentials: Tensor,
+    SE: Tensor,
+    U: Tensor,
+    C: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """r, d/dH and d/dE."""
-    r, d_H, d_E = torch.empty_like(lse), torch.empty_like(H), torch.empty_like(E)
+    r, d_H, d_E = torch.empty_like(levels[0]), torch.empty_like(H), torch.empty_like(E)
     kernels = kernels_for(H, E, weights, U, C)
     if kernels is not None:
-        given, results = (H, E, weights, lse, SE, U, C), (r, d_H, d_E)
-        kernels.run("log_partition_second", len(H), *E.shape, *given, *results)
+        kept = exponentials if exponentials.numel() else None
+        given = (H, E, weights, levels, kept, SE, U, C)
+        kernels.run("log_partition_second", len(H), *E.shape, *given, r, d_H, d_E)
         return r, d_H, d_E
     w = weights[:, None]
     torch.sum(U * SE, 1, out=r)
     d_E.zero_()
     M = _block_buffer(H, E)
     for rows, S in _blocks(H, E):
-        S.sub_(lse[rows, None]).exp_()
+        S.sub_(levels[0, rows, None]).exp_()
         h, u = H[rows], U[rows]
         m = torch.mm(u, E.T, out=M[: len(h)]).addmm_(h, C.T)
         SC = torch.mm(S, C, out=d_H[rows])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from farzi.metagrad import native
-from farzi.metagrad.memo import knowing_gradient
+from farzi.metagrad.memo import linearising
 from farzi.models import ops
 from farzi.models.blocks import PARTS, pre_norm_block
 
@@ -160,7 +160,7 @@ def test_second_derivatives_of_blocks_whose_gradient_is_known(
         for layer in range(layers):
             y = block(y, *parts[layer * count : (layer + 1) * count])
         loss = (y if linear else y.sin()).mul(readout.to(dtype)).sum()
-        with knowing_gradient() if known else contextlib.nullcontext():
+        with linearising(known=True) if known else contextlib.nullcontext():
             first = torch.autograd.grad(loss, parts, create_graph=True)
         if known:
             assert not any(part.any() for part in first)

@@ -32,6 +32,8 @@ class Stored:
         arithmetic: "fixed" follows the fixed-point trajectory of `Reversible`.
         graphs: keep every gradient's graph as well, so that the way back evaluates no loss again.
             Fastest for losses whose operations are plain torch, where there is memory for it.
+        spare_bytes: short runs keep more while it fits in here: what a loss asks for by
+            `farzi.metagrad.memo.room_for`, such as the activations of a student's kernels.
 
     Cost:
         One value a parameter a step, 4 bytes in float32, what the loss asks to have kept, and 2
@@ -41,8 +43,11 @@ class Stored:
 
     arithmetic: Arithmetic = "float"
     graphs: bool = False
+    spare_bytes: int = 1 << 28
 
     def __post_init__(self) -> None:
+        if isinstance(self.spare_bytes, bool) or self.spare_bytes < 0:
+            raise ValueError(f"`spare_bytes` must be an int >= 0, got {self.spare_bytes!r}.")
         if self.graphs and self.arithmetic != "float":
             raise ValueError("`graphs` must be False with `arithmetic='fixed'`.")
 
@@ -62,7 +67,10 @@ class Stored:
         state_item = 8 if self.arithmetic == "fixed" else item
         state_bytes = loop.layout.numel * (1 + len(loop.start.accumulators)) * state_item
         gradient_bytes = loop.layout.numel * item
-        return Plan(num_states * state_bytes + length * (gradient_bytes + _kept_bytes(loop)))
+        return Plan(
+            num_states * state_bytes
+            + length * (gradient_bytes + _kept_bytes(loop, self.spare_bytes))
+        )
 
     def forward(self, loop: InnerLoop, report: Report) -> Forward:
         """Run the inner loop and keep its gradients."""
@@ -75,7 +83,7 @@ class Stored:
             state = path.advance(state, i)
         anchors = []
         known: list[tuple[Tensor, Memo]] = []
-        pages = Pages(loop.steps - loop.begin)
+        pages = Pages(loop.steps - loop.begin, self.spare_bytes)
         for i in range(loop.begin, loop.steps):
             if len(known) % stretch == 0:
                 anchors.append(state)
@@ -158,9 +166,9 @@ def _graph_bytes(loop: InnerLoop) -> int:
     return sum(sizes.values())
 
 
-def _kept_bytes(loop: InnerLoop) -> int:
+def _kept_bytes(loop: InnerLoop, spare_bytes: int) -> int:
     """Bytes that one evaluation of the loss asks to have kept."""
-    memo = Memo()
+    memo = Memo(Pages(loop.steps - loop.begin, spare_bytes))
     with memo.recording():
         gradient(loop, loop.start.param, 0, record=False)
     return memo.num_bytes
