@@ -2,11 +2,11 @@
 
     python benchmarks/bench_engines.py             writes benchmarks/results/engines.json
 
-Every engine runs in a process of its own. All are timed in turns, twice over, so that drift hits
-all alike; the figure is the median of the timed calls. Peers are timed with both ways of writing
-the loss at the smallest number of steps and with their faster one at the others. Peers that are not
-installed are reported as such. They may live in another environment: FARZI_PEERS_PYTHON names its
-interpreter (benchmarks/requirements.txt lists them).
+Every engine runs in a process of its own. All are timed in turns, one call each a round, so that
+drift hits all alike; the figure is the median over the rounds. Peers are timed with both ways of
+writing the loss at the smallest number of steps and with their faster one at the others. Peers that
+are not installed are reported as such. They may live in another environment: FARZI_PEERS_PYTHON
+names its interpreter (benchmarks/requirements.txt lists them).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ OURS = (
     "farzi Reversible",
     "farzi Stored, generic",
     "farzi Stored graphs, generic",
+    "farzi Stored compiled, generic",
     "farzi Reversible, generic",
 )
 PACKAGES = ("torch", "torchopt", "higher", "jax", "optax")
@@ -93,28 +94,27 @@ def interpreter(engine: str) -> str:
     return sys.executable if own else os.environ.get("FARZI_PEERS_PYTHON", sys.executable)
 
 
-def measure(rows: list[Row], passes: int, repeats: int, threads: int, folder: Path) -> None:
-    """Fill `rows`: in each pass every engine is started, run once untimed, timed, and stopped."""
-    for number in range(passes):
-        for row in rows:
-            if not row.installed:
-                continue
-            child = Child(row, threads)
-            row.installed = child.ready
-            if child.ready:
-                if number == 0:
-                    row.peak_bytes = int(child.ask("memory"))
-                    child.ask(f"gradient {folder / name_of(row)}")
-                else:
-                    child.ask("time")
-                seconds = [child.ask("time") for _ in range(repeats)]
-                row.ms_per_step_all += [round(1e3 * s / row.steps, 3) for s in seconds]
-            child.close()
-            print(f"T={row.steps} {row.engine}, {row.head}: {row.ms_per_step_all}", flush=True)
+def measure(rows: list[Row], rounds: int, threads: int, folder: Path) -> None:
+    """Fill `rows`: every engine is started and run twice untimed, then all are timed in turns."""
+    children: list[tuple[Row, Child]] = []
     for row in rows:
-        if row.installed:
-            row.ms_per_step = round(statistics.median(row.ms_per_step_all), 3)
-            row.gradient_error = gradient_error(row, folder)
+        child = Child(row, threads)
+        row.installed = child.ready
+        if child.ready:
+            row.peak_bytes = int(child.ask("memory"))
+            child.ask(f"gradient {folder / name_of(row)}")
+            children.append((row, child))
+        else:
+            child.close()
+        print(f"T={row.steps} {row.engine}, {row.head}: {row.peak_bytes} bytes", flush=True)
+    for number in range(rounds):
+        for row, child in children:
+            row.ms_per_step_all.append(round(1e3 * child.ask("time") / row.steps, 3))
+        print(f"T={rows[0].steps}: round {number + 1} of {rounds}", flush=True)
+    for row, child in children:
+        child.close()
+        row.ms_per_step = round(statistics.median(row.ms_per_step_all), 3)
+        row.gradient_error = gradient_error(row, folder)
 
 
 def name_of(row: Row) -> str:
@@ -171,7 +171,7 @@ def write(rows: list[Row], options: argparse.Namespace) -> None:
         "date": datetime.date.today().isoformat(),
         "hardware": f"{os.cpu_count()} cores, {processor()}",
         "threads": options.threads,
-        "timed_calls": options.passes * options.repeats,
+        "timed_calls": options.rounds,
         "versions": versions(),
         "rows": [asdict(row) for row in rows],
     }
@@ -189,8 +189,7 @@ def write_json(path: Path, record: dict[str, object]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[16, 64])
-    parser.add_argument("--passes", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--engines", nargs="+", default=[*PEERS, *OURS])
     options = parser.parse_args()
@@ -200,7 +199,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for steps in sorted(options.steps):
             new = [Row(e, head, steps) for e in options.engines for head in faster[e]]
-            measure(new, options.passes, options.repeats, options.threads, Path(folder))
+            measure(new, options.rounds, options.threads, Path(folder))
             for engine in options.engines:
                 timed = [r for r in new if r.engine == engine and r.ms_per_step is not None]
                 if timed:

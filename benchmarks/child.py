@@ -33,6 +33,7 @@ ADAPTERS = {
     "farzi Checkpointed": "farzi_engine",
     "farzi Stored, generic": "farzi_engine",
     "farzi Stored graphs, generic": "farzi_engine",
+    "farzi Stored compiled, generic": "farzi_engine",
     "farzi Reversible, generic": "farzi_engine",
 }
 

@@ -103,8 +103,7 @@ class Program:
             return torch.vmap(loss, in_dims=(0, own, None))(params, meta, inputs).sum()
 
         def gradient(flat: Tensor, meta: Tensors, inputs: Tensors) -> tuple[Tensor, Tensor]:
-            both: Any = torch.func.grad_and_value(total)
-            grad, value = both(flat, meta, inputs)
+            grad, value = torch.func.grad_and_value(total)(flat, meta, inputs)
             return grad, value
 
         def products(
@@ -114,8 +113,8 @@ class Program:
                 grad: Tensor = torch.func.grad(total)(flat, meta, inputs)
                 return grad
 
-            _, pull = torch.func.vjp(at, flat, meta)
-            to_flat, to_meta = pull(u)
+            linearised: Any = torch.func.vjp(at, flat, meta)
+            to_flat, to_meta = linearised[1](u)
             return to_flat, to_meta
 
         self._gradient = _compiled(gradient, backend)
