@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from farzi.distill import distill
 from farzi.metagrad import (
     SGD,
     Adam,
@@ -27,6 +29,7 @@ from farzi.metagrad import (
     metagradient,
 )
 from farzi.models import SASRec, sequence_loss
+from toy import SMALL, toy_data
 
 ADAM = Adam(lr=0.01, eps_root=1e-8)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -173,3 +176,14 @@ def test_tf32_is_off_and_costs_accuracy_when_on() -> None:
     print(f"error against float64: {errors}")
     assert errors["highest"] < errors["high"]
     assert errors["highest"] < 1e-3
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.filterwarnings("ignore")
+def test_a_distillation_runs_on_the_device(tmp_path: Path, device: str, compiled: bool) -> None:
+    settings = replace(SMALL, compiled=compiled)
+    data = toy_data(tmp_path)
+    outcome = distill(data, tmp_path / "run", settings, device=device)
+    assert outcome.artifact is not None
+    assert outcome.best_loss <= outcome.start_loss

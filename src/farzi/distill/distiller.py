@@ -29,7 +29,7 @@ from farzi.distill.starts import Omega
 from farzi.distill.world import ALONE, World
 from farzi.errors import NonFiniteError
 from farzi.evaluation import validation_loss
-from farzi.metagrad import Adam, Stored, metagradient, readout, unroll
+from farzi.metagrad import Adam, CompiledLoss, Stored, metagradient, readout, unroll
 from farzi.metagrad.unroll import InnerLoss
 from farzi.metagrad.update import State
 from farzi.models import Student, embedded_loss
@@ -175,23 +175,31 @@ class Distiller:
         """
         batches = SyntheticBatches(self.start, self.settings.inner_batch, seed)
 
-        def loss(params: Mapping[str, Tensor], meta: Mapping[str, Tensor], step: int) -> Tensor:
-            table = self.student.embedding(params)
+        def inputs(step: int) -> dict[str, Tensor]:
             rows = batches.indices(step)
+            given = {"rows": rows, "mask": self.start.mask(rows)}
+            return {name: value for name, value in given.items() if value is not None}
+
+        return self._loss.over(inputs) if self.settings.compiled else _of_step(self._loss, inputs)
+
+    @functools.cached_property
+    def _loss(self) -> CompiledLoss:
+        """What every student's inner loss is made of; all share what is compiled of it."""
+        student, start = self.student, self.start
+
+        def loss(
+            params: Mapping[str, Tensor], meta: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+        ) -> Tensor:
+            table, rows = student.embedding(params), inputs.get("rows")
             if "tokens" in meta:
                 embedded = {name: readout(soft, table, rows) for name, soft in meta.items()}
             else:
-                soft = decoded(self.start.with_factors(meta), rows)
+                soft = decoded(start.with_factors(meta), rows)
                 embedded = {name: soft[name] @ table for name in soft}
-            return embedded_loss(
-                self.student,
-                params,
-                embedded["tokens"],
-                embedded.get("labels"),
-                self.start.mask(rows),
-            )
+            targets, mask = embedded.get("labels"), inputs.get("mask")
+            return embedded_loss(student, params, embedded["tokens"], targets, mask)
 
-        return loss
+        return CompiledLoss(loss)
 
     def step(self, state: DistillState) -> tuple[DistillState, Record]:
         """One outer step: meta-gradients of some students, then an update of every block.
@@ -367,6 +375,11 @@ class Distiller:
             blocks[name] = block - step_sizes[name] * schedule * size * direction
         synthetic = state.synthetic.with_factors(blocks)
         return replace(state, synthetic=synthetic, first=first, second=second)
+
+
+def _of_step(loss: CompiledLoss, inputs: Callable[[int], Mapping[str, Tensor]]) -> InnerLoss:
+    """The loss as it is, not compiled."""
+    return lambda params, meta, step: loss.loss(params, meta, inputs(step))
 
 
 def decoded(synthetic: SyntheticSequences, rows: Tensor | None = None) -> dict[str, Tensor]:

@@ -48,6 +48,8 @@ class DistillSettings:
         window: inner steps that one meta-gradient goes through.
         inner_lr: the students' step size.
         inner_batch: synthetic sequences an inner step.
+        compiled: whether torch compiles the inner steps, into CUDA graphs on a GPU; takes a minute
+            at the start. On CPU the kernels are faster.
         eps_root: inside Adam's root in the inner loop; makes the meta-gradient smooth.
         num_students: students kept at staggered ages.
         starts_per_step: students whose meta-gradients one outer step averages, at most all.
@@ -85,6 +87,7 @@ class DistillSettings:
     window: int = 25
     inner_lr: float = 0.02
     inner_batch: int = 10
+    compiled: bool = False
     eps_root: float = 1e-7
     num_students: int = 8
     starts_per_step: int = 4

@@ -1,10 +1,15 @@
 """The outer loop's gradient is the gradient of what it says it lowers."""
 
+import functools
+from dataclasses import replace
+
+import pytest
 import torch
 
 from farzi.distill import Distiller, DistillSettings
 from farzi.distill.initialise import random_start
 from farzi.evaluation import sequences_of
+from farzi.metagrad import CompiledLoss
 from farzi.models import SASRec
 from toy import toy_data
 
@@ -91,3 +96,18 @@ def test_a_student_that_diverges_is_begun_anew(tmp_path):
     assert "outer_loss" not in record
     assert all(bool(torch.isfinite(value).all()) for value in state.members[0].params.values())
     assert state.synthetic is before
+
+
+@pytest.mark.parametrize("batch", [2, 4])  # mini-batches, and all rows at every step
+def test_compiled_students_give_the_same_steps(tmp_path, monkeypatch, batch):
+    quick = functools.partial(CompiledLoss, backend="aot_eager")
+    monkeypatch.setattr("farzi.distill.distiller.CompiledLoss", quick)
+    settings = replace(SETTINGS, inner_batch=batch)
+    plain = distiller(tmp_path, settings)
+    compiled = distiller(tmp_path, replace(settings, compiled=True))
+    state, fast = plain.begin(), compiled.begin()
+    for _ in range(3):
+        (state, _), (fast, _) = plain.step(state), compiled.step(fast)
+    assert len(compiled._loss._programs) == 1
+    for name, block in state.synthetic.factors().items():
+        torch.testing.assert_close(fast.synthetic.factors()[name], block, rtol=1e-4, atol=1e-5)
