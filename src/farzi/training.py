@@ -165,6 +165,7 @@ class TrainSettings:
         eval_every: steps between looks at the validation loss.
         patience: looks without improvement after which it stops.
         weight_decay: decoupled weight decay (AdamW).
+        smoothing: label smoothing, in [0, 1).
         seed: of the first weights and of dropout.
     """
 
@@ -173,6 +174,7 @@ class TrainSettings:
     eval_every: int = 10
     patience: int = 5
     weight_decay: float = 0.0
+    smoothing: float = 0.0
     seed: int = 0
 
 
@@ -249,6 +251,7 @@ def train(
             labels=batch.labels,
             mask=batch.mask,
             generator=dropout,
+            smoothing=settings.smoothing,
         )
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

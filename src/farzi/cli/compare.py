@@ -31,6 +31,7 @@ def compare(
     rows: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     grid_lr: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
     grid_dropout: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
+    grid_smoothing: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
     max_epochs: int | None = None,
     task: Literal["recommend", "language"] | None = None,
     data_root: Path | None = None,
@@ -53,6 +54,8 @@ def compare(
         rows: which rows; all without it.
         grid_lr: step sizes that every row is tuned over.
         grid_dropout: dropout rates that every row is tuned over.
+        grid_smoothing: label smoothing: the first goes with the grid, its best setting tries the
+            others.
         max_epochs: cap of the full row.
         task: what the source is for, where its name does not tell.
         data_root: folder of the known datasets; without it, the one that FARZI_DATA_ROOT names.
@@ -77,6 +80,7 @@ def compare(
     values: dict[str, Any] = {"seeds": seeds, "seed": seed, "rows": rows or ROWS}
     values |= {"lrs": grid_lr} if grid_lr else {}
     values |= {"dropouts": grid_dropout} if grid_dropout else {}
+    values |= {"smoothings": grid_smoothing} if grid_smoothing else {}
     values |= {"max_epochs": max_epochs} if max_epochs is not None else {}
     settings = CompareSettings(**values)
     others = _others(also)
@@ -174,7 +178,11 @@ def _split(
                     build_student({**student, "dropout": defaults.dropout}),
                     sequences_of(data, "train"),
                     sequences_of(data, "validation"),
-                    TeacherSettings(defaults.num_teachers, defaults.teacher_lr),
+                    TeacherSettings(
+                        defaults.num_teachers,
+                        defaults.teacher_lr,
+                        smoothing=defaults.teacher_smoothing,
+                    ),
                     Path(scratch),
                 )
                 teachers = trained.teachers()

@@ -22,6 +22,7 @@ def train(
     num_layers: int | None = None,
     num_heads: int | None = None,
     context_length: int = 50,
+    smoothing: float = 0.0,
     dropout: float = 0.0,
     lr: float | None = None,
     batch_size: int | None = None,
@@ -52,6 +53,7 @@ def train(
         num_heads: attention heads.
         context_length: on a source: tokens the model reads; on an artifact it is the artifact's.
         dropout: dropout rate.
+        smoothing: label smoothing.
         lr: step size.
         batch_size: sequences a step.
         max_steps: the cap.
@@ -126,7 +128,12 @@ def train(
             model,
             batches,
             TrainSettings(
-                lr=lr or 0.01, max_steps=cap, eval_every=look, patience=patience, seed=seed
+                lr=lr or 0.01,
+                max_steps=cap,
+                eval_every=look,
+                patience=patience,
+                smoothing=smoothing,
+                seed=seed,
             ),
             lambda params: validation_loss(model, params, held_out),
             device=chosen_device,

@@ -128,6 +128,7 @@ def distill(
                     lr=settings.teacher_lr,
                     batch_size=settings.teacher_batch,
                     max_epochs=settings.teacher_epochs,
+                    smoothing=settings.teacher_smoothing,
                     seed=settings.seed,
                 ),
                 folder / "teachers",

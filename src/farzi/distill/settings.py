@@ -36,6 +36,7 @@ class DistillSettings:
         num_teachers: training runs on real data; their mean prediction starts the latents.
         teacher_lr: their step size.
         teacher_batch: real sequences a teacher's step.
+        teacher_smoothing: their label smoothing.
         teacher_epochs: their cap; they stop on validation.
         outer_steps: steps of the outer loop; 0 keeps the start as it is.
         outer_targets: what the outer loss compares predictions on real sequences with: the
@@ -76,6 +77,7 @@ class DistillSettings:
     num_teachers: int = 4
     teacher_lr: float = 0.02
     teacher_batch: int = 64
+    teacher_smoothing: float = 0.1
     teacher_epochs: int = 60
     outer_steps: int = 40
     outer_targets: OuterTargets = "data"
@@ -105,7 +107,7 @@ class DistillSettings:
         for name in ("outer_steps", "lr_latent", "lr_labels", "lr_decoder", "eps_root", "seed"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"`{name}` must be >= 0, got {getattr(self, name)}.")
-        for name in ("dropout", "stored_starts"):
+        for name in ("dropout", "teacher_smoothing", "stored_starts"):
             if not 0 <= getattr(self, name) < 1 and getattr(self, name) != 1.0:
                 raise SettingsError(f"`{name}` must be in [0, 1], got {getattr(self, name)}.")
         for name, allowed in (

@@ -37,6 +37,7 @@ class TeacherSettings:
         batch_size: real sequences a step.
         max_epochs: the cap; a run stops on validation.
         patience: epochs without improvement after which it stops.
+        smoothing: label smoothing.
         seed: of the first run.
     """
 
@@ -45,6 +46,7 @@ class TeacherSettings:
     batch_size: int = 64
     max_epochs: int = 60
     patience: int = 5
+    smoothing: float = 0.0
     seed: int = 0
 
 
@@ -157,6 +159,7 @@ def teacher_runs(
                 max_steps=settings.max_epochs * epoch_steps,
                 eval_every=epoch_steps,
                 patience=settings.patience,
+                smoothing=settings.smoothing,
                 seed=seed,
             ),
             lambda params: validation_loss(student, params, validation_sequences),

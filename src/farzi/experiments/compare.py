@@ -1,8 +1,9 @@
 """Full data, samples of it, and distilled data side by side, over splits and seeds.
 
-Every row is tuned the same way: one seed over the same grid of step sizes and dropout rates, each
-run stopped on validation, the best setting kept; then fresh students from other seeds, whose test
-scores are taken once. Whoever gets soft labels gets them from the same teacher.
+Every row is tuned the same way: one seed over the same grid of step sizes and dropout rates, then
+over label smoothing, each run stopped on validation, the best setting kept; then fresh students
+from other seeds, whose test scores are taken once. Whoever gets soft labels gets them from the same
+teachers.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from __future__ import annotations
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ class CompareSettings:
             draw.
         lrs: step sizes of the grid.
         dropouts: dropout rates of the grid.
+        smoothings: label smoothing: the grid has the first, and its best setting tries the others.
         max_steps: cap of a small row, in steps.
         max_epochs: cap of the full row, in epochs.
         patience: looks without improvement after which a run stops; a look is an epoch on full
@@ -66,6 +68,7 @@ class CompareSettings:
     seeds: int = 3
     lrs: tuple[float, ...] = (0.01, 0.02)
     dropouts: tuple[float, ...] = (0.0, 0.2)
+    smoothings: tuple[float, ...] = (0.1, 0.0)
     max_steps: int = 1000
     max_epochs: int = 80
     patience: int = 6
@@ -113,6 +116,18 @@ class _Run:
     scores: Scores
     trained: Trained | None
     wall_s: float
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """What is tuned of how a row's students are trained."""
+
+    lr: float
+    dropout: float
+    smoothing: float
+
+    def __str__(self) -> str:
+        return f"lr {self.lr:g}, dropout {self.dropout:g}, label smoothing {self.smoothing:g}"
 
 
 @dataclass(frozen=True)
@@ -193,8 +208,8 @@ def compare(
         farzi to full, by metric and their mean, and `splits` with every run.
     """
     plans = [(split, _rows(split, settings)) for split in splits]
-    grid = list(itertools.product(settings.lrs, settings.dropouts))
-    total = sum(len(rows) for _, rows in plans) * (len(grid) + settings.seeds)
+    tries = len(settings.lrs) * len(settings.dropouts) + len(settings.smoothings) - 1
+    total = sum(len(rows) for _, rows in plans) * (tries + settings.seeds)
     done = 0
 
     def tick(note: str) -> None:
@@ -208,15 +223,15 @@ def compare(
     chosen: dict[str, list[dict[str, Any]]] = {}
     for split, rows in plans:
         for row in rows:
-            best = _tune(split, row, grid, settings, device, tick)
+            best = _tune(split, row, settings, device, tick)
             chosen.setdefault(row.name, []).append(
-                {"split_seed": split.data.split_seed, "lr": best[0], "dropout": best[1]}
+                {"split_seed": split.data.split_seed, **asdict(best)}
             )
             sizes[row.name] = row.size
             for seed in range(settings.seeds):
                 tick(f"split {split.data.split_seed}, {row.name}, seed {seed}")
                 started = time.perf_counter()
-                student, trained = _train(split, row, *best, seed, seed + 1, settings, device)
+                student, trained = _train(split, row, best, seed, seed + 1, settings, device)
                 wall_s = time.perf_counter() - started
                 scores = evaluate(student, trained.params, split.data, "test")
                 runs.setdefault(row.name, []).append(
@@ -322,31 +337,35 @@ def _sample_size(samples: list[Sequences]) -> _Size:
 def _tune(
     split: Split,
     row: _Row,
-    grid: list[tuple[float, float]],
     settings: CompareSettings,
     device: torch.device | str,
     tick: Callable[[str], None],
-) -> tuple[float, float]:
-    """The setting of the grid with the lowest validation loss."""
-    losses = {}
-    for lr, dropout in grid:
-        tick(f"split {split.data.split_seed}, {row.name}, lr {lr:g}, dropout {dropout:g}")
-        _, trained = _train(split, row, lr, dropout, 0, 0, settings, device)
-        losses[lr, dropout] = trained.loss
-    return min(losses, key=losses.__getitem__)
+) -> _Choice:
+    """The choice with the lowest validation loss."""
+    losses: dict[_Choice, float] = {}
+
+    def best_of(choices: Iterable[_Choice]) -> _Choice:
+        for choice in choices:
+            tick(f"split {split.data.split_seed}, {row.name}, {choice}")
+            losses[choice] = _train(split, row, choice, 0, 0, settings, device)[1].loss
+        return min(losses, key=losses.__getitem__)
+
+    first, *others = settings.smoothings
+    grid = itertools.product(settings.lrs, settings.dropouts)
+    best = best_of(_Choice(lr, dropout, first) for lr, dropout in grid)
+    return best_of([replace(best, smoothing=smoothing) for smoothing in others])
 
 
 def _train(
     split: Split,
     row: _Row,
-    lr: float,
-    dropout: float,
+    choice: _Choice,
     draw: int,
     seed: int,
     settings: CompareSettings,
     device: torch.device | str,
 ) -> tuple[Student, Trained]:
-    student = build_student({**split.recipe["student"], "dropout": dropout})
+    student = build_student({**split.recipe["student"], "dropout": choice.dropout})
     batches = row.batches(draw, seed)
     full = row.name == "full"
     looked = sequences_of(split.data, "validation")
@@ -356,10 +375,11 @@ def _train(
         student,
         batches,
         TrainSettings(
-            lr=lr,
+            lr=choice.lr,
             max_steps=settings.max_epochs * batches.steps_per_epoch if full else settings.max_steps,
             eval_every=batches.steps_per_epoch if full else 10,
             patience=settings.patience,
+            smoothing=choice.smoothing,
             seed=seed,
         ),
         lambda params: validation_loss(student, params, looked),

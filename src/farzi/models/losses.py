@@ -19,6 +19,7 @@ def sequence_loss(
     labels: Tensor | None = None,
     mask: Tensor | None = None,
     generator: torch.Generator | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """Mean next-token cross-entropy of a batch.
 
@@ -32,6 +33,7 @@ def sequence_loss(
         mask: bool (B, L), True where a token is real; None when all are. With labels, a position
             counts when its token is real.
         generator: draws dropout; None turns it off.
+        smoothing: share of every label that is spread over all tokens alike (Szegedy et al. 2016).
 
     Returns:
         A scalar, in nats a position.
@@ -49,7 +51,7 @@ def sequence_loss(
     """
     table = student.embedding(params)
     targets = None if labels is None else embed(labels, table)
-    return embedded_loss(student, params, embed(tokens, table), targets, mask, generator)
+    return embedded_loss(student, params, embed(tokens, table), targets, mask, generator, smoothing)
 
 
 def embedded_loss(
@@ -59,11 +61,14 @@ def embedded_loss(
     targets: Tensor | None = None,
     mask: Tensor | None = None,
     generator: torch.Generator | None = None,
+    smoothing: float = 0.0,
 ) -> Tensor:
     """`sequence_loss` of tokens and labels that are embedded already, both (B, L, W)."""
     table = student.embedding(params)
     if targets is None:
         embedded, targets = embedded[..., :-1, :], embedded[..., 1:, :]
         mask = None if mask is None else mask[..., 1:]
+    if smoothing:  # (1 - s) P + s / V in place of P, embedded
+        targets = targets.lerp(table.mean(-2).expand_as(targets), smoothing)
     hidden = student.hidden(params, embedded, generator)
     return target_loss(hidden, table, targets, mask)

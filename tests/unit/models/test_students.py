@@ -52,6 +52,17 @@ class TestStudents:
         )
         torch.testing.assert_close(sequence_loss(student, params, tokens), expected)
 
+    def test_smoothing_is_the_textbook_label_smoothing(self, student):
+        params, tokens = parameters(student), batch()
+        table = student.embedding(params)
+        hidden = student.hidden(params, embed(tokens, table))
+        logits, targets = (hidden[:, :-1] @ table.T).reshape(-1, 11), tokens[:, 1:].reshape(-1)
+        expected = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=0.2)
+        soft = torch.nn.functional.one_hot(tokens, 11).double()
+        for each in (tokens, soft):
+            loss = sequence_loss(student, params, each, smoothing=0.2)
+            torch.testing.assert_close(loss, expected)
+
     def test_a_position_reads_nothing_after_it(self, student):
         params, tokens = parameters(student), batch()
         other = tokens.clone()
