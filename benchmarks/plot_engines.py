@@ -11,8 +11,8 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 QUANTITIES = {
-    "time": ("ms_per_step", 1.0, "milliseconds a step"),
-    "memory": ("peak_bytes", 1e6, "peak memory above start, MB"),
+    "time": ("ms_per_step", 1.0, "milliseconds a step", "linear"),
+    "memory": ("peak_bytes", 1e6, "peak memory above start, MB", "log"),
 }
 
 
@@ -39,18 +39,31 @@ def main() -> None:
     from matplotlib import pyplot as plt
 
     engines = fastest(json.loads((RESULTS / "engines.json").read_text())["rows"])
-    for quantity, (key, unit, label) in QUANTITIES.items():
-        figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-        for engine, rows in engines.items():
-            style = "o-" if engine.startswith("farzi") else "s--"
-            values = [row[key] / unit for row in rows]
-            axes.plot([row["steps"] for row in rows], values, style, label=engine)
-        axes.set(xscale="log", yscale="log", xlabel="inner steps", ylabel=label)
+    for quantity, (key, unit, label, scale) in QUANTITIES.items():
+        figure, axes = plt.subplots(figsize=(8.5, 4.5), layout="constrained")
+        for family in (True, False):  # ours in warm colours, peers in cold ones
+            names = [name for name in engines if name.startswith("farzi") == family]
+            colours = mpl.colormaps["autumn" if family else "winter"]
+            for place, name in enumerate(names):
+                rows, share = engines[name], place / max(1, len(names) - 1)
+                axes.plot(
+                    [row["steps"] for row in rows],
+                    [row[key] / unit for row in rows],
+                    "-" if family else "--",
+                    marker="osD^vP"[place],
+                    color=colours(0.85 * share),
+                    label=name,
+                )
+        axes.set(xscale="log", yscale=scale, xlabel="inner steps", ylabel=label)
+        if scale == "linear":
+            axes.set_ylim(bottom=0)
+        else:
+            axes.yaxis.set_major_formatter("{x:,.0f}")
         ticks = sorted({row["steps"] for rows in engines.values() for row in rows})
         axes.set_xticks(ticks, map(str, ticks))
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        figure.legend(fontsize="small", loc="outside right center")
         figure.savefig(RESULTS / f"engines_{quantity}.svg", metadata={"Date": None})
         plt.close(figure)
 
