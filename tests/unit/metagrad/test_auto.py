@@ -22,7 +22,9 @@ from farzi.metagrad import (
 )
 from farzi.metagrad.adjoints import auto
 from farzi.metagrad.memory import available_bytes, peak_bytes
+from farzi.metagrad.native import kernels_for
 from farzi.metagrad.unroll import inner_loop
+from farzi.models import SASRec, sequence_loss
 
 ADAM = Adam(lr=0.01, eps_root=1e-6)
 STATE_BYTES = 3 * 4 * (16 * 64 + 64 * 4)
@@ -112,3 +114,23 @@ def test_estimate_takes_schedules_and_windows(net: Callable[..., Any]) -> None:
         adjoint=Checkpointed(slots=2),
     )
     assert expected.recomputed_steps == 20 - 9
+
+
+@pytest.mark.skipif(kernels_for() is None, reason="only the kernels keep what is spare")
+def test_what_is_spare_takes_no_more_than_is_left() -> None:
+    student = SASRec(num_tokens=90, context_length=11, width=24)
+    params = student.init(torch.Generator().manual_seed(0))
+    P = torch.full((7, 11, 90), 1 / 90)
+
+    def loss(params: Any, meta: Any, step: int = 0) -> torch.Tensor:
+        return sequence_loss(student, params, meta["P"])
+
+    loop = inner_loop(loss, params, {"P": P}, steps=9, optimizer=ADAM)
+    lean, full = (Stored(spare_bytes=spare).plan(loop).state_bytes for spare in (0, 1 << 28))
+    assert full > lean
+    for budget in (lean, (lean + full) // 2, full, 2 * full):
+        adjoint = Auto(budget_bytes=budget)
+        stats = metagradient(loss, loss, params, {"P": P}, steps=9, optimizer=ADAM, adjoint=adjoint)
+        assert stats.stats.adjoint == "Stored"
+        assert lean <= stats.stats.state_bytes <= budget
+        assert budget < full or stats.stats.state_bytes == full
