@@ -41,7 +41,7 @@ demo: $(STAMP)
 	@$(BIN)/python -m farzi distill stdlib-calls --out $(DEMO_DIR) --config experiments/demo.toml
 	@echo "[demo] compare"
 	@$(BIN)/python -m farzi compare stdlib-calls --artifact $(DEMO_DIR) --seeds 2 \
-		--rows full random head farzi most-popular --grid-lr 0.01
+		--rows full random head farzi most-popular --grid-lr 0.02
 	@echo "$(DEMO_DIR)/artifact"
 
 test: $(STAMP)
