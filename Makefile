@@ -38,7 +38,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@echo "[demo] distil stdlib-calls"
 	@rm -rf $(DEMO_DIR)
-	@$(BIN)/python -m farzi distill stdlib-calls --out $(DEMO_DIR) --config experiments/demo.toml
+	@$(BIN)/python -m farzi distill stdlib-calls --out $(DEMO_DIR) --config experiments/demo.toml \
+		--outer-steps 15
 	@echo "[demo] compare"
 	@$(BIN)/python -m farzi compare stdlib-calls --artifact $(DEMO_DIR) --seeds 2 \
 		--rows full random head farzi most-popular --grid-lr 0.02
