@@ -141,7 +141,7 @@ def test_dropout_by_seed_is_the_same_again(device: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore")
-def test_cuda_graphs_are_faster_and_as_exact(tmp_path: Path) -> None:
+def test_cuda_graphs_are_faster_and_as_exact() -> None:
     task = Task("cuda", torch.float32, wide=True)
     compiled = CompiledLoss(lambda params, meta, inputs: task.inner(params, meta, 0))
 

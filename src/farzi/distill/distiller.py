@@ -180,7 +180,8 @@ class Distiller:
             given = {"rows": rows, "mask": self.start.mask(rows)}
             return {name: value for name, value in given.items() if value is not None}
 
-        return self._loss.over(inputs) if self.settings.compiled else _of_step(self._loss, inputs)
+        loss = self._loss.over(inputs)
+        return loss if self.settings.compiled else loss.__call__
 
     @functools.cached_property
     def _loss(self) -> CompiledLoss:
@@ -375,11 +376,6 @@ class Distiller:
             blocks[name] = block - step_sizes[name] * schedule * size * direction
         synthetic = state.synthetic.with_factors(blocks)
         return replace(state, synthetic=synthetic, first=first, second=second)
-
-
-def _of_step(loss: CompiledLoss, inputs: Callable[[int], Mapping[str, Tensor]]) -> InnerLoss:
-    """The loss as it is, not compiled."""
-    return lambda params, meta, step: loss.loss(params, meta, inputs(step))
 
 
 def decoded(synthetic: SyntheticSequences, rows: Tensor | None = None) -> dict[str, Tensor]:

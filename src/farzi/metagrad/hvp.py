@@ -182,8 +182,9 @@ def linearise(
     computed again.
     """
     layout = loop.layout
-    if loop.program is not None:
-        return _linearise_compiled(loop, loop.program, param, i, meta, known)
+    program = loop.program
+    if program is not None:
+        return _linearise_compiled(loop, program, param, i, meta, known)
     replaying = contextlib.nullcontext() if known is None else known[1].replaying()
     with torch.enable_grad():
         leaves = [view.detach().requires_grad_() for view in layout.split(param)]

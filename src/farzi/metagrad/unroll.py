@@ -106,8 +106,9 @@ def gradient(loop: InnerLoop, param: Tensor, i: int, *, record: bool = True) -> 
     With `record`, the loss is noted, or compared with what was noted for the step.
     """
     layout = loop.layout
-    if loop.program is not None:
-        return _compiled_gradient(loop, loop.program, param, i, record=record)
+    program = loop.program
+    if program is not None:
+        return _compiled_gradient(loop, program, param, i, record=record)
     with torch.enable_grad():
         leaves = [view.detach().requires_grad_() for view in layout.split(param)]
         with (
@@ -165,11 +166,11 @@ def inner_loop(
         raise ValueError(f"`window` must be at most `steps` = {steps}, got {window}.")
     if seed is not None:
         positive_int(seed, "seed", least=0)
-    if seed is not None and isinstance(inner_loss, CompiledLoss):
-        raise ValueError(
-            "`seed` must be None with a CompiledLoss, which takes what it draws as `inputs`, "
-            f"got {seed}."
-        )
+        if isinstance(inner_loss, CompiledLoss):
+            raise ValueError(
+                "`seed` must be None with a CompiledLoss, which takes what it draws as `inputs`, "
+                f"got {seed}."
+            )
     if not isinstance(optimizer, Elementwise | WholeUpdate):
         raise ValueError(f"`optimizer` must be an optimiser of farzi.metagrad, got {optimizer!r}.")
     layout = Layout.of(params)

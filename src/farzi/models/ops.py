@@ -376,7 +376,7 @@ class _Block(Function):
             _run_block(0, settings, x, parts, *given, z, None, None)
             return z, kept
 
-        if wanted and may_keep and room_for(x.element_size() * (size + x.numel())):
+        if may_keep and room_for(x.element_size() * (size + x.numel())):
             z, kept = recall(compute, in_pages=False)
             return z, kept
         return compute()

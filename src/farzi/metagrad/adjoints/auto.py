@@ -68,11 +68,14 @@ class Auto:
             budget = int(available * _SHARE)
         allowed = f"{_readable(budget)} allowed"
         length = loop.steps - loop.begin
-        stored = Stored(spare_bytes=0).plan(loop).state_bytes
+        chosen = Stored()
+        stored = chosen.plan(loop).state_bytes
+        if stored > budget:
+            lean = Stored(spare_bytes=0).plan(loop).state_bytes
+            chosen = Stored(spare_bytes=max(0, min(chosen.spare_bytes, budget - lean)))
+            stored = chosen.plan(loop).state_bytes
         if stored <= budget:
-            chosen = Stored(spare_bytes=min(Stored().spare_bytes, budget - stored))
-            kept = _readable(chosen.plan(loop).state_bytes)
-            return chosen, f"chosen because every state fits: {kept} of {allowed}"
+            return chosen, f"chosen because every state fits: {_readable(stored)} of {allowed}"
         too_big = f"every state takes {_readable(stored)} of {allowed}"
         slots = min(budget // loop.start.num_bytes, length)
         checkpointed = Checkpointed(slots=max(slots, 1))

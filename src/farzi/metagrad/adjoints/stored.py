@@ -13,7 +13,7 @@ from farzi.metagrad.flat import FlatState
 from farzi.metagrad.hvp import Linearised, MetaGradients, linearise
 from farzi.metagrad.memo import Memo, Pages
 from farzi.metagrad.trajectory import Arithmetic, trajectory
-from farzi.metagrad.unroll import InnerLoop, gradient
+from farzi.metagrad.unroll import InnerLoop, gradient, positive_int
 from farzi.metagrad.update import advance
 
 __all__ = ["Stored"]
@@ -46,8 +46,7 @@ class Stored:
     spare_bytes: int = 1 << 28
 
     def __post_init__(self) -> None:
-        if isinstance(self.spare_bytes, bool) or self.spare_bytes < 0:
-            raise ValueError(f"`spare_bytes` must be an int >= 0, got {self.spare_bytes!r}.")
+        positive_int(self.spare_bytes, "spare_bytes", least=0)
         if self.graphs and self.arithmetic != "float":
             raise ValueError("`graphs` must be False with `arithmetic='fixed'`.")
 
