@@ -21,6 +21,7 @@ def train(
     width: int | None = None,
     num_layers: int | None = None,
     num_heads: int | None = None,
+    conv_size: int | None = None,
     context_length: int = 50,
     smoothing: float = 0.0,
     dropout: float = 0.0,
@@ -51,6 +52,7 @@ def train(
         width: model width.
         num_layers: blocks.
         num_heads: attention heads.
+        conv_size: positions that a causal convolution of the input reads; 0: no convolution.
         context_length: on a source: tokens the model reads; on an artifact it is the artifact's.
         dropout: dropout rate.
         smoothing: label smoothing.
@@ -116,7 +118,13 @@ def train(
     else:
         batches = RealBatches(sequences_of(data, "train"), context_length, batch_size or 64, seed)
         cap, look = 80 * batches.steps_per_epoch, batches.steps_per_epoch
-    chosen = {"name": student, "width": width, "num_layers": num_layers, "num_heads": num_heads}
+    chosen = {
+        "name": student,
+        "width": width,
+        "num_layers": num_layers,
+        "num_heads": num_heads,
+        "conv_size": conv_size,
+    }
     settings |= {name: value for name, value in chosen.items() if value is not None}
     settings |= {"num_tokens": data.vocabulary.size, "dropout": dropout}
     model = build_student(settings)

@@ -260,6 +260,7 @@ def _student_settings(data: PreparedData, settings: DistillSettings) -> dict[str
         "width": settings.width,
         "num_layers": settings.num_layers,
         "num_heads": settings.num_heads,
+        "conv_size": settings.conv_size,
     }
 
 

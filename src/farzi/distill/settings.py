@@ -32,6 +32,7 @@ class DistillSettings:
         width: its width W.
         num_layers: its blocks.
         num_heads: its attention heads.
+        conv_size: positions that a causal convolution of its input reads; 0: no convolution.
         dropout: of students trained on real data: the teachers.
         num_teachers: training runs on real data; their mean prediction starts the latents.
         teacher_lr: their step size.
@@ -73,6 +74,7 @@ class DistillSettings:
     width: int = 32
     num_layers: int = 1
     num_heads: int = 1
+    conv_size: int = 0
     dropout: float = 0.2
     num_teachers: int = 4
     teacher_lr: float = 0.02
@@ -104,7 +106,15 @@ class DistillSettings:
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise SettingsError(f"`{name}` must be > 0, got {getattr(self, name)}.")
-        for name in ("outer_steps", "lr_latent", "lr_labels", "lr_decoder", "eps_root", "seed"):
+        for name in (
+            "conv_size",
+            "outer_steps",
+            "lr_latent",
+            "lr_labels",
+            "lr_decoder",
+            "eps_root",
+            "seed",
+        ):
             if getattr(self, name) < 0:
                 raise SettingsError(f"`{name}` must be >= 0, got {getattr(self, name)}.")
         for name in ("dropout", "teacher_smoothing", "stored_starts"):

@@ -17,6 +17,7 @@ from farzi.models.ops import gelu, layer_norm, linear
 __all__ = [
     "block_shapes",
     "causal_attention",
+    "causal_conv",
     "draw_parameters",
     "dropout",
     "feed_forward",
@@ -50,6 +51,29 @@ def dropout(x: Tensor, rate: float, generator: torch.Generator | None) -> Tensor
 def norm(params: Params, name: str, x: Tensor) -> Tensor:
     """LayerNorm over the last axis with parameters `name.weight` and `name.bias`."""
     return layer_norm(x, params[f"{name}.weight"], params[f"{name}.bias"])
+
+
+def causal_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """Depthwise convolution of every position with those before it.
+
+    `y_t = sum_k w_k x_{t-k}`, a channel at a time, with zeros before the first position.
+
+    Args:
+        x: (B, L, W).
+        weight: (K, W); row k weighs what stands k positions back.
+
+    Returns:
+        (B, L, W).
+
+    References:
+        The short convolution of Gu and Dao 2023, arXiv 2312.00752, and of So et al. 2021, arXiv
+        2109.08668.
+    """
+    length = x.shape[-2]
+    before = torch.nn.functional.pad(x, (0, 0, weight.shape[0] - 1, 0))
+    taps = range(weight.shape[0] - 1, -1, -1)
+    shifted = torch.stack([before[..., tap : tap + length, :] for tap in taps], -2)
+    return (shifted * weight).sum(-2)
 
 
 def causal_attention(
@@ -121,7 +145,10 @@ def block_shapes(name: str, width: int, inner_width: int) -> dict[str, tuple[int
 def draw_parameters(
     shapes: Mapping[str, tuple[int, ...]], generator: torch.Generator, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """Embeddings N(0, 1/W), matrices Xavier-uniform, norm weights 1, everything else 0."""
+    """Embeddings N(0, 1/W), matrices Xavier-uniform, norm weights 1, everything else 0.
+
+    A convolution starts as the identity, so that it draws nothing.
+    """
     return {name: _draw(name, shape, generator, dtype) for name, shape in shapes.items()}
 
 
@@ -130,6 +157,10 @@ def _draw(
 ) -> Tensor:
     if name in ("embedding", "position"):
         return torch.randn(shape, generator=generator, dtype=dtype) / math.sqrt(shape[-1])
+    if name == "conv.weight":
+        weight = torch.zeros(shape, dtype=dtype)
+        weight[0] = 1.0
+        return weight
     if len(shape) == 2:
         bound = math.sqrt(6.0 / (shape[0] + shape[1]))
         return (torch.rand(shape, generator=generator, dtype=dtype) * 2 - 1) * bound

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from farzi.models.base import Params
-from farzi.models.blocks import block_shapes, draw_parameters, dropout, norm, pre_norm_block
+from farzi.models.blocks import (
+    block_shapes,
+    causal_conv,
+    draw_parameters,
+    dropout,
+    norm,
+    pre_norm_block,
+)
 
 __all__ = ["SASRec"]
 
@@ -24,6 +31,8 @@ class SASRec:
         width: embedding width W, a multiple of `num_heads`.
         num_layers: number of blocks.
         num_heads: attention heads.
+        conv_size: positions that a depthwise causal convolution of the embedded items reads, the
+            present one among them; 0: no convolution, as in the original.
         dropout: rate in [0, 1), used only where a generator is passed.
         activation: `gelu` (smooth, so that meta-gradients are of use) or `relu` (the original).
 
@@ -44,6 +53,7 @@ class SASRec:
     width: int = 16
     num_layers: int = 1
     num_heads: int = 1
+    conv_size: int = 0
     dropout: float = 0.0
     activation: str = "gelu"
 
@@ -52,6 +62,8 @@ class SASRec:
             raise ValueError(
                 f"`width` must be a multiple of `num_heads` = {self.num_heads}, got {self.width}."
             )
+        if self.conv_size < 0:
+            raise ValueError(f"`conv_size` must be >= 0, got {self.conv_size}.")
         if self.activation not in ("gelu", "relu"):
             raise ValueError(f"`activation` must be gelu or relu, got {self.activation!r}.")
 
@@ -63,6 +75,8 @@ class SASRec:
             "embedding": (self.num_tokens, self.width),
             "position": (self.context_length, self.width),
         }
+        if self.conv_size:
+            shapes["conv.weight"] = (self.conv_size, self.width)
         for layer in range(self.num_layers):
             shapes |= block_shapes(f"blocks.{layer}", self.width, self.width)
         shapes |= {"norm.weight": (self.width,), "norm.bias": (self.width,)}
@@ -77,7 +91,10 @@ class SASRec:
     ) -> Tensor:
         """Hidden states (B, L, W) from raw item embeddings (B, L, W)."""
         length = embedded.shape[-2]
-        x = embedded * math.sqrt(self.width) + params["position"][..., :length, :]
+        x = embedded * math.sqrt(self.width)
+        if self.conv_size:
+            x = causal_conv(x, params["conv.weight"])
+        x = x + params["position"][..., :length, :]
         x = dropout(x, self.dropout, generator)
         for layer in range(self.num_layers):
             x = pre_norm_block(

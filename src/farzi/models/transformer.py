@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from farzi.models.base import Params
-from farzi.models.blocks import block_shapes, draw_parameters, dropout, norm, pre_norm_block
+from farzi.models.blocks import (
+    block_shapes,
+    causal_conv,
+    draw_parameters,
+    dropout,
+    norm,
+    pre_norm_block,
+)
 
 __all__ = ["Transformer"]
 
@@ -24,6 +31,8 @@ class Transformer:
         width: model width W, a multiple of `num_heads`.
         num_layers: number of blocks.
         num_heads: attention heads.
+        conv_size: positions that a depthwise causal convolution of the embedded tokens reads, the
+            present one among them; 0: no convolution, as in the original.
         dropout: rate in [0, 1), used only where a generator is passed.
         activation: `gelu` or `relu`.
 
@@ -43,6 +52,7 @@ class Transformer:
     width: int = 16
     num_layers: int = 1
     num_heads: int = 1
+    conv_size: int = 0
     dropout: float = 0.0
     activation: str = "gelu"
 
@@ -51,6 +61,8 @@ class Transformer:
             raise ValueError(
                 f"`width` must be a multiple of `num_heads` = {self.num_heads}, got {self.width}."
             )
+        if self.conv_size < 0:
+            raise ValueError(f"`conv_size` must be >= 0, got {self.conv_size}.")
 
     def init(
         self, generator: torch.Generator, dtype: torch.dtype = torch.float32
@@ -60,6 +72,8 @@ class Transformer:
             "embedding": (self.num_tokens, self.width),
             "position": (self.context_length, self.width),
         }
+        if self.conv_size:
+            shapes["conv.weight"] = (self.conv_size, self.width)
         for layer in range(self.num_layers):
             shapes |= block_shapes(f"blocks.{layer}", self.width, 4 * self.width)
         shapes |= {"norm.weight": (self.width,), "norm.bias": (self.width,)}
@@ -74,7 +88,10 @@ class Transformer:
     ) -> Tensor:
         """Hidden states (B, L, W) from raw token embeddings (B, L, W)."""
         length = embedded.shape[-2]
-        x = embedded * math.sqrt(self.width) + params["position"][..., :length, :]
+        x = embedded * math.sqrt(self.width)
+        if self.conv_size:
+            x = causal_conv(x, params["conv.weight"])
+        x = x + params["position"][..., :length, :]
         x = dropout(x, self.dropout, generator)
         for layer in range(self.num_layers):
             x = pre_norm_block(

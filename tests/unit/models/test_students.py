@@ -3,17 +3,24 @@ import torch
 
 from farzi.errors import ArtifactError, SettingsError
 from farzi.models import SASRec, Transformer, build_student, sequence_loss
+from farzi.models.blocks import causal_conv
 from farzi.models.soft_head import embed
 from farzi.models.weights import load_weights, save_weights
 
 STUDENTS = [
     SASRec(num_tokens=11, context_length=6, width=8, num_heads=2),
     Transformer(num_tokens=11, context_length=6, width=8, num_layers=2),
+    SASRec(num_tokens=11, context_length=6, width=8, conv_size=3),
+    Transformer(num_tokens=11, context_length=6, width=8, conv_size=9),
 ]
 
 
 def parameters(student, seed=0):
-    return student.init(torch.Generator().manual_seed(seed), torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    params = student.init(generator, torch.float64)
+    if student.conv_size:  # it starts as the identity
+        params["conv.weight"].normal_(generator=generator)
+    return params
 
 
 def batch(seed=1):
@@ -21,7 +28,9 @@ def batch(seed=1):
     return torch.randint(0, 11, (3, 6), generator=generator)
 
 
-@pytest.mark.parametrize("student", STUDENTS, ids=lambda student: type(student).__name__)
+@pytest.mark.parametrize(
+    "student", STUDENTS, ids=lambda student: f"{type(student).__name__}-conv{student.conv_size}"
+)
 class TestStudents:
     def test_one_hot_tokens_give_the_hard_loss(self, student):
         params, tokens = parameters(student), batch()
@@ -115,6 +124,26 @@ class TestStudents:
         torch.testing.assert_close(loaded, params, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("size", [1, 2, 4, 9])
+def test_the_convolution_is_torch_s(size):
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=generator) for shape in ((3, 6, 8), (size, 8)))
+    expected = torch.nn.functional.conv1d(
+        x.transpose(1, 2), weight.flip(0).T[:, None], padding=size - 1, groups=8
+    )[..., :6].transpose(1, 2)
+    torch.testing.assert_close(causal_conv(x, weight), expected)
+
+
+def test_a_fresh_convolution_changes_nothing():
+    plain = SASRec(num_tokens=11, context_length=6, width=8)
+    convolved = SASRec(num_tokens=11, context_length=6, width=8, conv_size=4)
+    losses = [
+        sequence_loss(student, student.init(torch.Generator().manual_seed(0)), batch())
+        for student in (plain, convolved)
+    ]
+    assert losses[0] == losses[1]
+
+
 def test_dropout_is_drawn_from_the_generator_alone():
     student = SASRec(num_tokens=11, context_length=6, width=8, dropout=0.5)
     params, tokens = parameters(student), batch()
@@ -127,7 +156,12 @@ def test_dropout_is_drawn_from_the_generator_alone():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"name": "sasrek"}, {"name": "sasrec", "num_tokens": 5, "context_length": 4, "widht": 3}],
+    [
+        {"name": "sasrek"},
+        {"name": "sasrec", "num_tokens": 5, "context_length": 4, "widht": 3},
+        {"name": "sasrec", "num_tokens": 5, "context_length": 4, "conv_size": -1},
+        {"name": "transformer", "num_tokens": 5, "context_length": 4, "conv_size": -1},
+    ],
 )
 def test_unknown_settings_are_refused(settings):
     with pytest.raises(SettingsError):
