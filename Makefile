@@ -42,7 +42,7 @@ demo: $(STAMP)
 		--outer-steps 15
 	@echo "[demo] compare"
 	@$(BIN)/python -m farzi compare stdlib-calls --artifact $(DEMO_DIR) --seeds 2 \
-		--rows full random head farzi most-popular --grid-lr 0.02
+		--rows full random head farzi most-popular --grid-lr 0.01 --grid-dropout 0 0.3 --full-batch 32
 	@echo "$(DEMO_DIR)/artifact"
 
 test: $(STAMP)

@@ -32,6 +32,7 @@ def compare(
     grid_lr: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
     grid_dropout: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
     grid_smoothing: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
+    full_batch: int = 64,
     max_epochs: int | None = None,
     task: Literal["recommend", "language"] | None = None,
     data_root: Path | None = None,
@@ -56,6 +57,7 @@ def compare(
         grid_dropout: dropout rates that every row is tuned over.
         grid_smoothing: label smoothing: the first goes with the grid, its best setting tries the
             others.
+        full_batch: sequences a step of the full row.
         max_epochs: cap of the full row.
         task: what the source is for, where its name does not tell.
         data_root: folder of the known datasets; without it, the one that FARZI_DATA_ROOT names.
@@ -78,6 +80,7 @@ def compare(
         folders = folders[:splits]
     chosen, _ = choose_device(device)
     values: dict[str, Any] = {"seeds": seeds, "seed": seed, "rows": rows or ROWS}
+    values["full_batch"] = full_batch
     values |= {"lrs": grid_lr} if grid_lr else {}
     values |= {"dropouts": grid_dropout} if grid_dropout else {}
     values |= {"smoothings": grid_smoothing} if grid_smoothing else {}

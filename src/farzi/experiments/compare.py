@@ -41,7 +41,6 @@ from farzi.training import (
 __all__ = ["ROWS", "CompareSettings", "Split", "compare", "headline_metrics"]
 
 ROWS = ("full", "random", "random-soft", "head", "head-soft", "farzi", "most-popular")
-_FULL_BATCH = 64
 _DRAWS = 5  # purpose of random draws
 
 
@@ -57,6 +56,7 @@ class CompareSettings:
         dropouts: dropout rates of the grid.
         smoothings: label smoothing: the grid has the first, and its best setting tries the others.
         max_steps: cap of a small row, in steps.
+        full_batch: sequences a step of the full row; the others have the artifact's.
         max_epochs: cap of the full row, in epochs.
         patience: looks without improvement after which a run stops; a look is an epoch on full
             data and 10 steps elsewhere.
@@ -69,6 +69,7 @@ class CompareSettings:
     lrs: tuple[float, ...] = (0.01, 0.02)
     dropouts: tuple[float, ...] = (0.0, 0.2)
     smoothings: tuple[float, ...] = (0.1, 0.0)
+    full_batch: int = 64
     max_steps: int = 1000
     max_epochs: int = 80
     patience: int = 6
@@ -78,8 +79,9 @@ class CompareSettings:
     def __post_init__(self) -> None:
         if unknown := [row for row in self.rows if row not in ROWS]:
             raise SettingsError(f"--rows: unknown row {unknown[0]!r}; known: {', '.join(ROWS)}.")
-        if self.seeds < 1:
-            raise SettingsError(f"--seeds must be at least 1, got {self.seeds}.")
+        for flag, count in (("--seeds", self.seeds), ("--full-batch", self.full_batch)):
+            if count < 1:
+                raise SettingsError(f"{flag} must be at least 1, got {count}.")
 
 
 @dataclass(frozen=True)
@@ -259,7 +261,7 @@ def _rows(split: Split, settings: CompareSettings) -> list[_Row]:
     for name in settings.rows:
         if name == "full":
             size = _Size(len(real), real.num_tokens, 4 * real.num_tokens)
-            rows.append(_Row(name, _full(real, split.context_length), size))
+            rows.append(_Row(name, _full(real, split.context_length, settings.full_batch), size))
         elif name == "farzi" and split.synthetic is not None:
             rows += [
                 _Row(own, _synthetic(few, batch_size), _synthetic_size(few))
@@ -280,8 +282,8 @@ def _rows(split: Split, settings: CompareSettings) -> list[_Row]:
     return rows
 
 
-def _full(real: Sequences, length: int) -> Callable[[int, int], Batches]:
-    return lambda draw, seed: RealBatches(real, length, _FULL_BATCH, seed)
+def _full(real: Sequences, length: int, batch_size: int) -> Callable[[int, int], Batches]:
+    return lambda draw, seed: RealBatches(real, length, batch_size, seed)
 
 
 def _synthetic_size(few: SyntheticSequences) -> _Size:

@@ -67,7 +67,7 @@ def test_train_and_evaluate_an_artifact(tmp_path, capsys):
     assert 0 <= metrics["nDCG@10"] <= 1
 
 
-@pytest.mark.parametrize("wrong", [{"rows": ("full", "fazri")}, {"seeds": 0}])
+@pytest.mark.parametrize("wrong", [{"rows": ("full", "fazri")}, {"seeds": 0}, {"full_batch": 0}])
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(SettingsError):
         CompareSettings(**wrong)
