@@ -39,10 +39,10 @@ demo: $(STAMP)
 	@echo "[demo] distil stdlib-calls"
 	@rm -rf $(DEMO_DIR)
 	@$(BIN)/python -m farzi distill stdlib-calls --out $(DEMO_DIR) --config experiments/demo.toml \
-		--outer-steps 15
+		--outer-steps 10
 	@echo "[demo] compare"
 	@$(BIN)/python -m farzi compare stdlib-calls --artifact $(DEMO_DIR) --seeds 2 \
-		--rows full random head farzi most-popular --grid-lr 0.01 --grid-dropout 0 0.3 --full-batch 32
+		--rows full random head farzi most-popular --grid-lr 0.01 --grid-dropout 0 0.35 --full-batch 32
 	@echo "$(DEMO_DIR)/artifact"
 
 test: $(STAMP)
