@@ -123,8 +123,9 @@ def test_graphs_are_planned_for_and_need_float_arithmetic(toy: Callable[..., Any
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_what_short_runs_keep_besides_changes_no_bit(threads: int) -> None:
-    student = SASRec(num_tokens=90, context_length=11, width=24, num_heads=2)
+@pytest.mark.parametrize("conv_size", [0, 3])
+def test_what_short_runs_keep_besides_changes_no_bit(threads: int, conv_size: int) -> None:
+    student = SASRec(num_tokens=90, context_length=11, width=24, num_heads=2, conv_size=conv_size)
     draw = torch.Generator().manual_seed(0)
     P = torch.randn(7, 11, 90, generator=draw).softmax(-1)
     hard = torch.randint(90, (5, 11), generator=draw)
