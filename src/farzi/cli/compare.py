@@ -79,8 +79,12 @@ def compare(
             )
         folders = folders[:splits]
     chosen, _ = choose_device(device)
-    values: dict[str, Any] = {"seeds": seeds, "seed": seed, "rows": rows or ROWS}
-    values["full_batch"] = full_batch
+    values: dict[str, Any] = {
+        "seeds": seeds,
+        "seed": seed,
+        "rows": rows or ROWS,
+        "full_batch": full_batch,
+    }
     values |= {"lrs": grid_lr} if grid_lr else {}
     values |= {"dropouts": grid_dropout} if grid_dropout else {}
     values |= {"smoothings": grid_smoothing} if grid_smoothing else {}

@@ -1,4 +1,4 @@
-"""Students: one small model a file, pure in its parameters, twice differentiable."""
+"""Students: small models, pure in its parameters, twice differentiable."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from farzi.errors import SettingsError
 from farzi.models.base import Params, Student
+from farzi.models.causal import CausalTransformer
 from farzi.models.losses import embedded_loss, sequence_loss
 from farzi.models.sasrec import SASRec
 from farzi.models.transformer import Transformer
@@ -24,9 +25,8 @@ __all__ = [
     "sequence_loss",
 ]
 
-STUDENTS: dict[str, type[SASRec] | type[Transformer]] = {
-    "sasrec": SASRec,
-    "transformer": Transformer,
+STUDENTS: dict[str, type[CausalTransformer]] = {
+    student.name: student for student in (SASRec, Transformer)
 }
 
 

@@ -161,6 +161,7 @@ def test_dropout_is_drawn_from_the_generator_alone():
         {"name": "sasrec", "num_tokens": 5, "context_length": 4, "widht": 3},
         {"name": "sasrec", "num_tokens": 5, "context_length": 4, "conv_size": -1},
         {"name": "transformer", "num_tokens": 5, "context_length": 4, "conv_size": -1},
+        {"name": "transformer", "num_tokens": 5, "context_length": 4, "activation": "swish"},
     ],
 )
 def test_unknown_settings_are_refused(settings):
