@@ -24,7 +24,8 @@ def prepare(
     time_col: str | None = None,
     k_core: int = 0,
     min_length: int | None = None,
-    repeats: Literal["keep", "first"] = "keep",
+    repeats: Literal["keep", "first"] | None = None,
+    seen_items: Literal["keep", "leave-out"] | None = None,
     vocabulary_size: int | None = None,
     engine: Literal["duckdb", "spark"] = "duckdb",
     force: bool = False,
@@ -45,7 +46,9 @@ def prepare(
         time_col: column of the time; likewise, or `row` where the rows are in time order.
         k_core: drop users and items with fewer events, until none is left to drop; 0 is off.
         min_length: drop users with fewer events; the source's own without it, mostly 2.
-        repeats: keep them, or only the first event of a user with an item.
+        repeats: keep them (the default), or only the first event of a user with an item.
+        seen_items: whether items that a user already had stay in the ranking; without it, what
+            the source says, else keep where more than 5 % of all events repeat an item.
         vocabulary_size: tokens of a text, <unk> and <eos> included: 0 is all, the default 2,000.
         engine: what prepares an event log.
         force: replace the folder if `farzi prepare` wrote it.
@@ -68,6 +71,7 @@ def prepare(
             k_core=k_core,
             min_length=min_length,
             repeats=repeats,
+            seen_items=seen_items,
             user_col=user_col,
             item_col=item_col,
             time_col=time_col,

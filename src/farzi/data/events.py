@@ -71,9 +71,9 @@ def catalogue(events: ir.Table) -> ir.Table:
 
 
 def order_events(events: ir.Table, items: ir.Table) -> ir.Table:
-    """Each event's `user` and `token`, users in the order of their ids, events in time order."""
+    """Each event's `user`, `token`, `time`: users in the order of their ids, events in time's."""
     joined = events.inner_join(items, "item")
-    return joined.order_by("user", "time", "row").select("user", "token")
+    return joined.order_by("user", "time", "row").select("user", "token", "time")
 
 
 def _frequent(events: ir.Table, column: str, count: int) -> ir.Table:

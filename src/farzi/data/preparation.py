@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -15,6 +15,7 @@ import numpy as np
 from farzi.data import splits, stdlib, tables, text
 from farzi.data.events import Repeats, catalogue, order_events, select_events
 from farzi.data.prepared import PreparedData
+from farzi.data.repeats import Repetition, count_repetition, decide_seen_items
 from farzi.data.sequences import Sequences
 from farzi.data.sources import SeenItems, Source, Task, find, resolve
 from farzi.data.vocabulary import Vocabulary
@@ -22,8 +23,9 @@ from farzi.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
+    from numpy.typing import NDArray
 
-__all__ = ["DEFAULT_VOCABULARY_SIZE", "Engine", "Split", "prepare"]
+__all__ = ["DEFAULT_VOCABULARY_SIZE", "Engine", "Split", "arguments_of", "prepare"]
 
 Engine = Literal["duckdb", "spark"]
 Split = Literal["users", "leave-last-out"]
@@ -43,7 +45,8 @@ class _Settings:
     split_seed: int
     k_core: int
     min_length: int | None
-    repeats: Repeats
+    repeats: Repeats | None
+    seen_items: SeenItems | None
     columns: tables.Columns
     vocabulary_size: int | None
     engine: Engine
@@ -58,7 +61,8 @@ def prepare(
     split_seed: int = 0,
     k_core: int = 0,
     min_length: int | None = None,
-    repeats: Repeats = "keep",
+    repeats: Repeats | None = None,
+    seen_items: SeenItems | None = None,
     user_col: str | None = None,
     item_col: str | None = None,
     time_col: str | None = None,
@@ -78,7 +82,10 @@ def prepare(
         split_seed: seed of an 80/10/10 split.
         k_core: drop users and items with fewer events until none is left to drop; 0: off.
         min_length: drop users with fewer events; None: the source's own, 2 where it has none.
-        repeats: `keep` them, or only the `first` event of a user with an item.
+        repeats: `keep` them, or only the `first` event of a user with an item; None: `keep`.
+        seen_items: whether the items a user already had stay in the ranking: `keep` or
+            `leave-out`; None: what the source says, else `keep` where more than 5 % of the whole
+            log's events repeat an item. The same for every split seed.
         user_col: column of the user; None: the first usual name. A number counts columns from 1
             in a file without a header line. Likewise the next two.
         item_col: column of the item.
@@ -116,6 +123,7 @@ def prepare(
         k_core=k_core,
         min_length=min_length,
         repeats=repeats,
+        seen_items=seen_items,
         columns=tables.Columns(user_col, item_col, time_col),
         vocabulary_size=vocabulary_size,
         engine=engine,
@@ -131,6 +139,34 @@ def prepare(
     return _prepare_log(found, settings, data_root, report)
 
 
+_REMEMBERED = {
+    "recommend": ("repeats", "k_core", "min_length", "user_col", "item_col", "time_col"),
+    "language": ("vocabulary_size",),
+}
+
+
+def arguments_of(task: Task, seen_items: SeenItems, protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments with which `prepare` reads the same source in the same way again.
+
+    Args:
+        task: of the prepared data.
+        seen_items: likewise.
+        protocol: likewise; a run and an artifact carry it.
+
+    Returns:
+        `task` and the settings that the protocol remembers. The source itself, the split and its
+        seed are not among them.
+
+    Example:
+        >>> from farzi.data.preparation import arguments_of
+        >>> arguments_of("language", "keep", {"vocabulary_size": 9})
+        {'task': 'language', 'vocabulary_size': 9}
+    """
+    kept = {name: protocol[name] for name in _REMEMBERED[task] if name in protocol}
+    asked = protocol.get("seen_items_by") == "asked"
+    return {"task": task, **kept, **({"seen_items": seen_items} if asked else {})}
+
+
 # ------------------------------------------------------------------------------------- event logs
 
 
@@ -143,6 +179,7 @@ class _Log:
     min_length: int
     seen_items: SeenItems | None
     as_published: bool | None
+    columns: tables.Columns = field(default_factory=tables.Columns)
 
 
 def _prepare_log(
@@ -158,14 +195,15 @@ def _prepare_log(
         log = _read_log(backend.con, found, settings.columns, data_root)
         report(1, 3, "ordering the events")
         min_length = log.min_length if settings.min_length is None else settings.min_length
+        repeats = settings.repeats or "keep"
         events = select_events(
             _on_engine(backend, folder, settings.engine),
             k_core=settings.k_core,
             min_length=min_length,
-            repeats=settings.repeats,
+            repeats=repeats,
         )
         items = catalogue(events)
-        users, sequences = _collect(order_events(events, items))
+        users, sequences, tied = _collect(order_events(events, items))
         ids = items.order_by("token").to_pyarrow()["item"].to_pylist()
     report(2, 3, "splitting")
     if len(users) < 3:
@@ -178,7 +216,8 @@ def _prepare_log(
     for part, sequences_of_part in zip(("train", "validation", "test"), parts, strict=True):
         if len(sequences_of_part) == 0:
             raise DataError(f"{_label(found)}: no user has enough events for the {part} part.")
-    seen_items: SeenItems = log.seen_items or ("keep" if _repeats_items(train) else "leave-out")
+    found_twice = count_repetition(sequences, tied)
+    seen_items, decided_by = _seen_items(settings, log, repeats, found_twice)
     data = PreparedData(
         task="recommend",
         name=log.name,
@@ -186,7 +225,7 @@ def _prepare_log(
         validation=validation,
         test=test,
         vocabulary=Vocabulary(tuple(ids)),
-        seen_items="leave-out" if settings.repeats == "first" else seen_items,
+        seen_items=seen_items,
         fingerprint=log.fingerprint,
         split_kind=settings.split,
         split_seed=settings.split_seed if settings.split == "users" else 0,
@@ -194,9 +233,15 @@ def _prepare_log(
         protocol={
             "split": settings.split,
             "ties": "source order",
-            "repeats": settings.repeats,
+            "repeats": repeats,
+            "seen_items_by": decided_by,
+            "repeated_events": found_twice.repeats,
+            "exact_duplicates": found_twice.duplicates,
             "k_core": settings.k_core,
             "min_length": min_length,
+            "user_col": log.columns.user,
+            "item_col": log.columns.item,
+            "time_col": log.columns.time,
             "as_published": log.as_published,
             "users": len(users),
             "items": len(ids),
@@ -232,8 +277,8 @@ def _read_log(
 ) -> _Log:
     if isinstance(found, Path):
         layout = tables.layout_of(found, columns)
-        tables.read_events(connection, found, layout, columns)
-        return _Log(_stem(found), tables.hash_content([found]), _MIN_LENGTH, None, None)
+        read = tables.read_events(connection, found, layout, columns)
+        return _Log(_stem(found), tables.hash_content([found]), _MIN_LENGTH, None, None, read)
     if columns != tables.Columns():
         raise SettingsError(f"{found.name}: its columns are known; leave out --user-col and such.")
     if found.embedded:
@@ -265,27 +310,58 @@ def _on_engine(backend: Any, folder: Path, engine: Engine) -> ir.Table:
     return cast("ir.Table", spark.read_parquet(str(numbered)))
 
 
-def _collect(ordered: ir.Table) -> tuple[list[int | str], Sequences]:
-    """Read ordered (user, token) rows into one sequence a user."""
+def _collect(
+    ordered: ir.Table,
+) -> tuple[list[int | str], Sequences, NDArray[np.bool_]]:
+    """Read ordered (user, token, time) rows into one sequence a user.
+
+    Returns:
+        the users; their sequences; bool (num_tokens,), whether an event has the time of the one
+        before it in its sequence, so that the order of the source decides between the two.
+    """
     import pyarrow.compute as pc
 
     users: list[int | str] = []
     lengths: list[int] = []
     chunks = [np.zeros(0, np.int32)]
+    same_time = [np.zeros(0, np.bool_)]
+    last_time: Any = None
     for batch in ordered.to_pyarrow().to_batches():
         if batch.num_rows == 0:
             continue
         runs = pc.run_end_encode(batch.column("user"))
-        starts = np.diff(runs.run_ends.to_numpy(), prepend=0).tolist()
-        for user, length in zip(runs.values.to_pylist(), starts, strict=True):
+        ends = runs.run_ends.to_numpy()
+        times = batch.column("time").to_numpy()
+        tied = np.zeros(len(times), np.bool_)
+        np.equal(times[1:], times[:-1], out=tied[1:])
+        tied[ends[:-1]] = False
+        for user, length in zip(
+            runs.values.to_pylist(), np.diff(ends, prepend=0).tolist(), strict=True
+        ):
             if users and users[-1] == user:
                 lengths[-1] += length
+                tied[0] = times[0] == last_time
             else:
                 users.append(user)
                 lengths.append(length)
+        last_time = times[-1]
         chunks.append(batch.column("token").to_numpy().astype(np.int32))
+        same_time.append(tied)
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    return users, Sequences(np.concatenate(chunks), offsets)
+    return users, Sequences(np.concatenate(chunks), offsets), np.concatenate(same_time)
+
+
+def _seen_items(
+    settings: _Settings, log: _Log, repeats: Repeats, repetition: Repetition
+) -> tuple[SeenItems, str]:
+    """Whether seen items stay in the ranking, and who says so: one decision for every split."""
+    if settings.seen_items is not None:
+        return settings.seen_items, "asked"
+    if repeats == "first":
+        return "leave-out", "repeats"
+    if log.seen_items is not None:
+        return log.seen_items, "source"
+    return decide_seen_items(repetition), "rule"
 
 
 def _split_users(
@@ -298,13 +374,6 @@ def _split_users(
     places = splits.three_ways(len(users), settings.split_seed, what="users")
     train, validation, test = (sequences.take(part) for part in places)
     return [users[i] for i in places.train], (train, validation, test)
-
-
-def _repeats_items(sequences: Sequences) -> bool:
-    """Whether any sequence holds a token twice."""
-    owners = np.repeat(np.arange(len(sequences)), sequences.lengths)
-    pairs = np.sort(owners << 32 | sequences.tokens)
-    return bool((pairs[1:] == pairs[:-1]).any())
 
 
 # ------------------------------------------------------------------------------------------ texts
@@ -427,7 +496,8 @@ def _check(settings: _Settings, task: Task | None) -> None:
     choices = {
         "task": (task, (None, *get_args(Task))),
         "split": (settings.split, get_args(Split)),
-        "repeats": (settings.repeats, get_args(Repeats)),
+        "repeats": (settings.repeats, (None, *get_args(Repeats))),
+        "seen_items": (settings.seen_items, (None, *get_args(SeenItems))),
         "engine": (settings.engine, get_args(Engine)),
     }
     for name, (value, allowed) in choices.items():
@@ -453,7 +523,8 @@ def _refuse_log_settings(found: Source | Path, settings: _Settings) -> None:
         "--split": settings.split != "users",
         "--k-core": settings.k_core != 0,
         "--min-length": settings.min_length is not None,
-        "--repeats": settings.repeats != "keep",
+        "--repeats": settings.repeats is not None,
+        "--seen-items": settings.seen_items is not None,
         "--user-col": settings.columns.user is not None,
         "--item-col": settings.columns.item is not None,
         "--time-col": settings.columns.time is not None,
@@ -485,7 +556,19 @@ def _load_prepared(folder: Path, settings: _Settings, task: Task | None) -> Prep
         )
     if settings.split == "leave-last-out" and data.split_kind != "leave-last-out":
         raise SettingsError(f"--split leave-last-out: {folder} was prepared by {data.split_kind}.")
-    return data
+    if data.task == "language":
+        if settings.seen_items is not None:
+            raise SettingsError(f"--seen-items is for event logs, and {folder} is a text.")
+        return data
+    if settings.repeats is not None and settings.repeats != data.protocol["repeats"]:
+        raise SettingsError(
+            f"--repeats {settings.repeats}: {folder} was prepared with {data.protocol['repeats']}; "
+            "prepare the source again."
+        )
+    if settings.seen_items is None or settings.seen_items == data.seen_items:
+        return data
+    protocol = {**data.protocol, "seen_items_by": "asked"}
+    return replace(data, seen_items=settings.seen_items, protocol=protocol)
 
 
 def _label(found: Source | Path) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from farzi.data.files import sibling
+from farzi.data.repeats import KEEP_ABOVE
 from farzi.data.sequences import Sequences
 from farzi.data.sources import SeenItems, Task
 from farzi.data.splits import SplitKind
@@ -31,6 +32,7 @@ _SPLIT_LINES = {
     "lines": "lines 80/10/10 {seeds}",
     "documents": "documents 80/10/10 {seeds}",
 }
+_DECIDED_BY = {"source": "as the source says", "asked": "as asked"}
 
 
 @dataclass(frozen=True)
@@ -94,13 +96,28 @@ class PreparedData:
     def _log_rules(self) -> list[str]:
         core = self.protocol["k_core"]
         return [
-            "seen items kept" if self.seen_items == "keep" else "seen items left out",
+            self._seen_items_rule(),
             f"full ranking over {self.vocabulary.size:,} items",
             "ties in time keep source order",
-            "repeats kept" if self.protocol["repeats"] == "keep" else "repeats: first kept",
+            self._repeats_rule(),
             f"k-core {core or 'off'}",
             f"min length {self.protocol['min_length']}",
         ]
+
+    def _seen_items_rule(self) -> str:
+        rule = "seen items kept" if self.seen_items == "keep" else "seen items left out"
+        by = self.protocol.get("seen_items_by")
+        if by == "rule":
+            events = int(self.protocol["events"] or 0) - int(self.protocol["exact_duplicates"] or 0)
+            share = int(self.protocol["repeated_events"] or 0) / events
+            return f"{rule} ({share:.2%} of events repeat one; kept above {KEEP_ABOVE:.0%})"
+        return f"{rule} ({_DECIDED_BY[str(by)]})" if by in _DECIDED_BY else rule
+
+    def _repeats_rule(self) -> str:
+        if self.protocol["repeats"] != "keep":
+            return "repeats: first kept"
+        duplicates = self.protocol.get("exact_duplicates")
+        return f"repeats kept, {duplicates:,} exact duplicates" if duplicates else "repeats kept"
 
     def _text_rules(self) -> list[str]:
         cut = self.protocol["vocabulary_size"]

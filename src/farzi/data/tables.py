@@ -96,7 +96,7 @@ def layout_of(path: Path, columns: Columns) -> Layout:
     return Layout("delimited", delimiter, quote)
 
 
-def read_events(connection: Any, path: Path, layout: Layout, columns: Columns) -> None:
+def read_events(connection: Any, path: Path, layout: Layout, columns: Columns) -> Columns:
     """Read a log into the table `events` of a DuckDB connection.
 
     `events` has `user` and `item` (int64 where every one is a plain integer, else text), `time`
@@ -108,6 +108,9 @@ def read_events(connection: Any, path: Path, layout: Layout, columns: Columns) -
         path: the file, which may be gzip.
         layout: how the table lies in it.
         columns: which columns to read.
+
+    Returns:
+        the columns that were read.
 
     Raises:
         DataError: one line that names the file and the row, column or flag at fault.
@@ -121,6 +124,7 @@ def read_events(connection: Any, path: Path, layout: Layout, columns: Columns) -
     connection.execute("SET TimeZone = 'UTC'")
     _load_text(connection, path, layout, names, chosen)
     _give_types(connection, path, layout, names, chosen)
+    return Columns(**chosen)
 
 
 def hash_content(paths: Sequence[Path]) -> str:

@@ -102,12 +102,6 @@ def test_another_seed_is_another_split_and_the_same_seed_the_same(tmp_path: Path
     assert prepare(log, split_seed=1).train_users_hash != prepare(log).train_users_hash
 
 
-def test_seen_items_stay_where_the_training_users_repeat_them(tmp_path: Path) -> None:
-    log = write_log(tmp_path / "log.csv")
-    assert prepare(log).seen_items == "keep"
-    assert prepare(log, repeats="first").seen_items == "leave-out"
-
-
 def test_filters_are_named_in_the_protocol_line(tmp_path: Path) -> None:
     data = prepare(write_log(tmp_path / "log.csv"), k_core=3, min_length=6, repeats="first")
     assert data.protocol_line().endswith("repeats: first kept | k-core 3 | min length 6")
