@@ -6,8 +6,8 @@ from benchmarks.adapters.torch_student import HEAD_LOSSES, outer_loss, tensors
 from benchmarks.workload import EPS_ROOT, HEADS, LR, Run, Workload
 from farzi.metagrad import Adam, Checkpointed, CompiledLoss, Reversible, Stored, metagradient
 from farzi.models.blocks import PARTS, pre_norm_block
-from farzi.models.ops import layer_norm
-from farzi.models.soft_head import embed, next_token_loss
+from farzi.models.fused.ops import layer_norm
+from farzi.models.fused.soft_head import embed, next_token_loss
 
 ADJOINTS = {
     "Stored": Stored(),

@@ -16,7 +16,7 @@ from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
 from farzi.errors import DataError
 from farzi.models import Params, Student
-from farzi.models.soft_head import embed
+from farzi.models.fused.soft_head import embed
 
 __all__ = [
     "EOS",

@@ -18,6 +18,7 @@ from torch import Tensor
 from farzi.data.sequences import Sequences
 from farzi.errors import NonFiniteError
 from farzi.models import Student, sequence_loss
+from farzi.seeding import stream, stream_seed
 from farzi.synthetic import SyntheticSequences
 
 __all__ = [
@@ -109,7 +110,7 @@ class RealBatches:
     def __call__(self, step: int) -> Batch:
         """The batch of step `step`, from 0."""
         indices = _epoch_slice(len(self.sequences), self.batch_size, self.seed, step)
-        generator = np.random.default_rng([self.seed, 1, step])
+        generator = stream(self.seed, "windows", step)
         return real_batch(self.sequences, indices, self.length, generator)
 
 
@@ -151,7 +152,7 @@ class SyntheticBatches:
 def _epoch_slice(num: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     """Indices of one step: an epoch is a permutation drawn from (seed, epoch)."""
     epoch, position = divmod(step, math.ceil(num / batch_size))
-    order = np.random.default_rng([seed, 0, epoch]).permutation(num)
+    order = stream(seed, "order", epoch).permutation(num)
     return order[position * batch_size : (position + 1) * batch_size]
 
 
@@ -232,9 +233,9 @@ def train(
         >>> trained.loss < 0.1
         True
     """
-    first = student.init(torch.Generator().manual_seed(settings.seed))
+    first = student.init(torch.Generator().manual_seed(stream_seed(settings.seed, "weights")))
     params = {name: value.to(device).requires_grad_() for name, value in first.items()}
-    dropout = torch.Generator(device).manual_seed(settings.seed)
+    dropout = torch.Generator(device).manual_seed(stream_seed(settings.seed, "dropout"))
     optimizer = torch.optim.AdamW(
         list(params.values()), settings.lr, weight_decay=settings.weight_decay, foreach=True
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from farzi.metagrad import Adam, Direct, Reversible, Stored, metagradient
 from farzi.models import SASRec
-from farzi.models.soft_head import _cross_entropy, embed, next_token_loss
+from farzi.models.fused.soft_head import _cross_entropy, embed, next_token_loss
 
 STUDENT = SASRec(num_tokens=9, context_length=6, width=4, num_heads=2)
 

@@ -10,8 +10,8 @@ import torch
 
 from farzi.metagrad import SGD, Adam, Checkpointed, Direct, Stored, estimate, metagradient
 from farzi.metagrad.memo import Pages
-from farzi.metagrad.native import kernels_for
 from farzi.models import SASRec, sequence_loss
+from farzi.native import kernels_for
 
 OPTIMIZERS = {
     "sgd": SGD(lr=0.1, weight_decay=0.01),

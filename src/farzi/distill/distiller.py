@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,6 +32,7 @@ from farzi.metagrad import Adam, CompiledLoss, Stored, metagradient, readout, un
 from farzi.metagrad.unroll import InnerLoss
 from farzi.metagrad.update import State
 from farzi.models import Student, embedded_loss
+from farzi.seeding import stream, stream_seed
 from farzi.synthetic import SyntheticSequences
 from farzi.training import SyntheticBatches, TrainSettings, real_batch, train
 
@@ -44,8 +44,6 @@ MOST_DECODED = 1 << 28
 """Soft tokens are decoded once an outer step where they have at most so many elements, else at each
 inner step: that takes four such tensors less, and twice the time."""
 
-# purposes of random draws
-_REAL, _OMEGA = 1, 2
 _FRESH = 1_000_000  # seeds of validation students lie above those of the pool
 
 
@@ -311,11 +309,13 @@ class Distiller:
         return number * self.world.size + self.world.rank
 
     def _begin_member(self, seed: int) -> Member:
-        generator = np.random.default_rng([self.settings.seed, _OMEGA, seed])
+        generator = stream(self.settings.seed, "start weights", seed)
         if self.omega is not None and generator.random() < self.settings.stored_starts:
             params = self.omega.sample(generator)
         else:
-            params = self.student.init(torch.Generator().manual_seed(self.settings.seed + seed))
+            params = self.student.init(
+                torch.Generator().manual_seed(stream_seed(self.settings.seed, "pool weights", seed))
+            )
         device = self.start.latent.device
         return Member({name: value.to(device) for name, value in params.items()}, None, 0, seed)
 
@@ -324,7 +324,7 @@ class Distiller:
     ) -> tuple[float, dict[str, Tensor], Member]:
         """Outer loss and meta-gradients of one window, and the student after it."""
         settings = self.settings
-        generator = np.random.default_rng([settings.seed, _REAL, number])
+        generator = stream(settings.seed, "outer batch", number)
         size = min(settings.outer_batch, len(self.train_sequences))
         chosen = generator.choice(len(self.train_sequences), size, replace=False)
         batch = real_batch(self.train_sequences, chosen, self.student.context_length, generator)

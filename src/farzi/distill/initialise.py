@@ -14,7 +14,7 @@ from torch import Tensor
 from farzi.data.sequences import Sequences
 from farzi.errors import DataError
 from farzi.models import Params, Student
-from farzi.models.soft_head import embed
+from farzi.models.fused.soft_head import embed
 from farzi.synthetic import SyntheticSequences
 
 __all__ = [

@@ -41,12 +41,12 @@ from farzi.distill.world import ALONE, World
 from farzi.errors import DataError, RunLockedError, SettingsError
 from farzi.evaluation import rounded, sequences_of
 from farzi.models import Student, build_student
+from farzi.seeding import stream
 from farzi.synthetic import SyntheticSequences
 
 __all__ = ["RunOutcome", "distill", "make_artifact"]
 
 SAVE_EVERY = 10  # outer steps between two saves of the state
-_ROWS, _VALIDATION = 3, 4  # purposes of random draws
 
 Report = Callable[[str, int, int, str], None]
 
@@ -295,7 +295,7 @@ def _start(
         train_sequences,
         settings.num_sequences,
         settings.length,
-        np.random.default_rng([settings.seed, _ROWS]),
+        stream(settings.seed, "start rows"),
         how=_row_choice(data, settings),
     )
     if settings.start == "real":
@@ -325,7 +325,7 @@ def _start(
 def _sample(sequences: Sequences, size: int, seed: int) -> Sequences:
     if len(sequences) <= size:
         return sequences
-    generator = np.random.default_rng([seed, _VALIDATION])
+    generator = stream(seed, "validation sample")
     return sequences.take(np.sort(generator.permutation(len(sequences))[:size]))
 
 

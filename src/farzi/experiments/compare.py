@@ -27,6 +27,7 @@ from farzi.errors import SettingsError
 from farzi.evaluation import Scores, evaluate, most_popular, sequences_of, validation_loss
 from farzi.metrics import paired_bootstrap
 from farzi.models import Params, Student, build_student
+from farzi.seeding import stream
 from farzi.synthetic import SyntheticSequences
 from farzi.training import (
     Batch,
@@ -41,7 +42,6 @@ from farzi.training import (
 __all__ = ["ROWS", "CompareSettings", "Split", "compare", "headline_metrics"]
 
 ROWS = ("full", "random", "random-soft", "head", "head-soft", "farzi", "most-popular")
-_DRAWS = 5  # purpose of random draws
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class SoftLabelBatches:
     def __call__(self, step: int) -> Batch:
         """The batch of step `step`, from 0."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.tokens))
+        order = stream(self.seed, "order", epoch).permutation(len(self.tokens))
         chosen = torch.from_numpy(order[position * self.batch_size :][: self.batch_size])
         labels = (self.hidden[chosen] @ self.table.T).softmax(-1)
         mask = torch.arange(self.tokens.shape[1]) < self.lengths[chosen, None]
@@ -322,7 +322,7 @@ def _samples(
         return [real.take(longest).last(split.context_length + 1)]
     draws = []
     for draw in range(settings.seeds):
-        generator = np.random.default_rng([settings.seed, _DRAWS, draw])
+        generator = stream(settings.seed, "row sample", draw)
         chosen = generator.permutation(len(real))[: split.num_sequences]
         draws.append(real.take(chosen).last(split.context_length + 1))
     return draws

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from farzi.metagrad.memo import gradient_is_known, recall
-from farzi.metagrad.native import kernels_for
+from farzi.native import kernels_for
 
 __all__ = ["ThinProducts", "reading", "readout"]
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from farzi.metagrad.native import kernels_for
+from farzi.native import kernels_for
 
 __all__ = ["adam_moments", "adam_pull_back", "adam_update", "paper_pull_back"]
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu
 
-from farzi.models import ops
 from farzi.models.base import Params
-from farzi.models.ops import gelu, layer_norm, linear
+from farzi.models.fused import ops
+from farzi.models.fused.ops import gelu, layer_norm, linear
 
 __all__ = [
     "block_shapes",

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from farzi.models.base import Params, Student
-from farzi.models.soft_head import embed, target_loss
+from farzi.models.fused.soft_head import embed, target_loss
 
 __all__ = ["embedded_loss", "sequence_loss"]
 

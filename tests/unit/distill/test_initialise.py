@@ -6,7 +6,7 @@ from farzi.data.sequences import Sequences
 from farzi.distill.initialise import choose_rows, fit_latents, teacher_start
 from farzi.errors import DataError
 from farzi.models import SASRec
-from farzi.models.soft_head import embed
+from farzi.models.fused.soft_head import embed
 
 LOG = Sequences.from_lists([[0, 1, 2, 3, 4, 5], [1, 2, 3], [4, 5, 6, 7, 0, 1, 2], [3, 4]])
 

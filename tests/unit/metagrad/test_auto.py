@@ -22,9 +22,9 @@ from farzi.metagrad import (
 )
 from farzi.metagrad.adjoints import auto
 from farzi.metagrad.memory import available_bytes, peak_bytes
-from farzi.metagrad.native import kernels_for
 from farzi.metagrad.unroll import inner_loop
 from farzi.models import SASRec, sequence_loss
+from farzi.native import kernels_for
 
 ADAM = Adam(lr=0.01, eps_root=1e-6)
 STATE_BYTES = 3 * 4 * (16 * 64 + 64 * 4)

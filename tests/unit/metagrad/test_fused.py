@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from farzi.metagrad import Adam, AdamW, native
+from farzi import native
+from farzi.metagrad import Adam, AdamW
 from farzi.metagrad.flat import FlatState, Layout
 from farzi.metagrad.update import advance, advance_flat, derived_pull_back, pull_back
 

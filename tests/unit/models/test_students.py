@@ -4,7 +4,7 @@ import torch
 from farzi.errors import ArtifactError, SettingsError
 from farzi.models import SASRec, Transformer, build_student, sequence_loss
 from farzi.models.blocks import causal_conv
-from farzi.models.soft_head import embed
+from farzi.models.fused.soft_head import embed
 from farzi.models.weights import load_weights, save_weights
 
 STUDENTS = [

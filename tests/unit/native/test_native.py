@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from farzi.metagrad import native
+from farzi import native
 
 COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
@@ -90,7 +90,7 @@ def test_product(sizes: tuple[int, int, int], transpose: bool, add: bool) -> Non
 def test_threads_change_rounding_only() -> None:
     script = """
 import torch
-from farzi.models.soft_head import _cross_entropy
+from farzi.models.fused.soft_head import _cross_entropy
 generator = torch.Generator().manual_seed(0)
 H, E = (torch.randn(s, 8, generator=generator).requires_grad_() for s in (300, 50))
 loss = _cross_entropy(H, E, torch.zeros_like(H), torch.full((300,), 1 / 300))

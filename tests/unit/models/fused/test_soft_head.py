@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
-from farzi.metagrad import native
-from farzi.models import soft_head
-from farzi.models.soft_head import embed, next_token_loss
+from farzi import native
+from farzi.models.fused import soft_head
+from farzi.models.fused.soft_head import embed, next_token_loss
 
 BATCH, LENGTH, TOKENS, WIDTH = 3, 5, 11, 4
 

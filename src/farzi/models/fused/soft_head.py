@@ -29,8 +29,8 @@ from torch.nn.functional import embedding
 
 from farzi.metagrad.deferred import readout
 from farzi.metagrad.memo import gradient_is_known, recall, room_for
-from farzi.metagrad.native import kernels_for
-from farzi.models.ops import with_signature
+from farzi.models.fused.ops import with_signature
+from farzi.native import kernels_for
 
 __all__ = ["embed", "next_token_loss", "target_loss"]
 
@@ -50,7 +50,7 @@ def embed(tokens: Tensor, E: Tensor) -> Tensor:
 
     Example:
         >>> import torch
-        >>> from farzi.models.soft_head import embed
+        >>> from farzi.models.fused.soft_head import embed
         >>> embed(torch.tensor([[0, 2]]), torch.eye(3))
         tensor([[[1., 0., 0.],
                  [0., 0., 1.]]])
@@ -85,7 +85,7 @@ def next_token_loss(
 
     Example:
         >>> import torch
-        >>> from farzi.models.soft_head import embed, next_token_loss
+        >>> from farzi.models.fused.soft_head import embed, next_token_loss
         >>> E = torch.eye(4)
         >>> X = embed(torch.tensor([[0, 1, 2]]), E)
         >>> next_token_loss(torch.zeros(1, 3, 4), E, X)
@@ -122,7 +122,7 @@ def target_loss(H: Tensor, E: Tensor, Y: Tensor, mask: Tensor | None = None) -> 
 
     Example:
         >>> import torch
-        >>> from farzi.models.soft_head import embed, target_loss
+        >>> from farzi.models.fused.soft_head import embed, target_loss
         >>> E = torch.eye(4)
         >>> target_loss(torch.zeros(1, 2, 4), E, embed(torch.tensor([[1, 2]]), E))
         tensor(1.3863)

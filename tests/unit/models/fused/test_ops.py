@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from farzi.metagrad import native
+from farzi import native
 from farzi.metagrad.memo import linearising
-from farzi.models import ops
 from farzi.models.blocks import PARTS, pre_norm_block
+from farzi.models.fused import ops
 
 pytestmark = pytest.mark.skipif(native.kernels_for() is None, reason=native.status())
 

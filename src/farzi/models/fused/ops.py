@@ -17,7 +17,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from farzi.metagrad.memo import gradient_is_known, is_pulled_once, recall, room_for
-from farzi.metagrad.native import Kernels, kernels_for
+from farzi.native import Kernels, kernels_for
 
 __all__ = ["causal_attention", "fused_block", "gelu", "layer_norm", "linear", "with_signature"]
 

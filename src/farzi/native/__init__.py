@@ -107,7 +107,7 @@ def _load() -> tuple[Kernels | None, str]:
 
 def source() -> str:
     """The files of `kernels/`, one after the other."""
-    folder = resources.files("farzi.metagrad").joinpath("kernels")
+    folder = resources.files("farzi.native").joinpath("kernels")
     return "".join(
         f'#line 1 "{name}.c"\n' + folder.joinpath(f"{name}.c").read_text() for name in SOURCES
     )
