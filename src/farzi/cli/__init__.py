@@ -26,7 +26,7 @@ import cyclopts
 import farzi
 from farzi.cli import _common
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "build_app", "main"]
 
 COMMANDS = {
     "sources": "List the known datasets, which are at hand, and their licences.",
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     tokens = _name_json_file(list(sys.argv[1:] if argv is None else argv))
     with _common.error_boundary(traceback="--traceback" in tokens) as outcome:
-        app = _build_app(tokens)
+        app = build_app(tokens)
         command, arguments, _ = app.parse_args(
             tokens, print_error=False, exit_on_error=False, verbose=False
         )
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return outcome.code
 
 
-def _build_app(tokens: Sequence[str]) -> cyclopts.App:
+def build_app(tokens: Sequence[str]) -> cyclopts.App:
     """Register every command by its summary, and the one that is called by its function."""
     app = cyclopts.App(
         name="farzi",

@@ -59,7 +59,9 @@ SplitSeeds = Annotated[
     tuple[int, ...],
     Parameter(name="--split-seed", consume_multiple=True, help="Seeds of the data splits."),
 ]
-Device = Annotated[Literal["auto", "cpu", "cuda"], Parameter(help="Where to compute.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"], Parameter(help="Where to compute.", env_var="FARZI_DEVICE")
+]
 
 
 # ---------------------------------------------------------------------------------------- output
@@ -72,7 +74,7 @@ class Progress(Protocol):
         """Report that `done` of `total` units are finished; `note` says what matters now."""
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=cyclopts.Group("Output", sort_key=2))
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """Where a command's words go: results to stdout, everything else to stderr.

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from farzi.cli._common import DEFAULT_OUTPUT, Device, Output, Seed, choose_device
+from farzi.cli._source import DEFAULT_READING, On, Reading
 from farzi.errors import SettingsError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from farzi.artifact import Artifact
+    from farzi.data import PreparedData
     from farzi.experiments.compare import Split
 
 __all__ = ["compare"]
 
 
 def compare(
-    source: str,
+    run_or_source: str,
     /,
     *,
-    artifact: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)],
+    artifact: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
+    on: On = None,
     also: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     splits: int | None = None,
     seeds: int = 3,
@@ -34,8 +37,7 @@ def compare(
     grid_smoothing: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
     full_batch: int = 64,
     max_epochs: int | None = None,
-    task: Literal["recommend", "language"] | None = None,
-    data_root: Path | None = None,
+    reading: Reading = DEFAULT_READING,
     seed: Seed = 0,
     device: Device = "auto",
     output: Output = DEFAULT_OUTPUT,
@@ -46,9 +48,9 @@ def compare(
     scored on test, once. Rows with soft labels have them from the run's own teacher.
 
     Args:
-        source: what the artifacts were distilled from.
-        artifact: run or artifact folders, one a split; OUT of `farzi distill --split-seed 0 1 2`
-            stands for all of its splits.
+        run_or_source: a run or an artifact; OUT of `farzi distill --split-seed 0 1 2` stands for
+            all of its splits. It remembers its source. Or a source, with --artifact.
+        artifact: further runs or artifacts, one for each split.
         also: further runs on the same splits as rows of their own, as NAME=PATH.
         splits: how many splits to use; all artifacts without it.
         seeds: fresh students a row and split.
@@ -59,22 +61,31 @@ def compare(
             others.
         full_batch: sequences a step of the full row.
         max_epochs: cap of the full row.
-        task: what the source is for, where its name does not tell.
-        data_root: folder of the known datasets; without it, the one that FARZI_DATA_ROOT names.
 
     Example:
-        farzi compare ml-100k --data-root ~/datasets --artifact runs/ml-100k --json out.json
+        farzi compare runs/ml-100k --json out.json
         farzi compare stdlib-calls --artifact runs/calls --rows full farzi --json
     """
     from farzi.artifact import locate_artifact, read_artifact
     from farzi.experiments.compare import ROWS, CompareSettings
     from farzi.experiments.compare import compare as run_comparison
+    from farzi.provenance import is_run, read_again, remembered_by, split_folders
 
-    folders = [inner for folder in artifact for inner in _runs(folder)]
+    folders = [inner for folder in artifact for inner in split_folders(folder)]
+    if is_run(run_or_source):
+        folders = [*split_folders(run_or_source), *folders]
+    elif on is not None:
+        raise SettingsError(f"--on {on}: {run_or_source} is the source itself.")
+    elif not folders:
+        raise SettingsError(
+            f"{run_or_source}: is no run; name a run, or what to compare with --artifact."
+        )
+    else:
+        on = run_or_source
     if splits is not None:
         if splits > len(folders):
             raise SettingsError(
-                f"--splits {splits} needs one artifact a split, and --artifact names "
+                f"--splits {splits} needs one artifact for each split, and there are "
                 f"{len(folders)}; `farzi distill --split-seed 0 1 2` makes several."
             )
         folders = folders[:splits]
@@ -93,11 +104,9 @@ def compare(
     others = _others(also)
     opened = [
         _split(
-            source,
+            read_again(remembered_by(folder), on, **reading.asked),
             read_artifact(locate_artifact(folder)),
             folder,
-            task,
-            data_root,
             others,
             settings,
             output,
@@ -113,15 +122,11 @@ def compare(
             print(line)
 
 
-def _runs(folder: Path) -> list[Path]:
-    """The runs in a folder that holds one a split, or the folder itself."""
-    return sorted(folder.glob("split-*")) or [folder]
-
-
 def _others(also: tuple[str, ...]) -> list[tuple[str, Artifact]]:
     """The artifacts that `--also` names, one a split, with the name of their row."""
     from farzi.artifact import locate_artifact, read_artifact
     from farzi.experiments.compare import ROWS
+    from farzi.provenance import split_folders
 
     others = []
     for value in also:
@@ -130,38 +135,26 @@ def _others(also: tuple[str, ...]) -> list[tuple[str, Artifact]]:
             raise SettingsError(
                 f"--also must be NAME=PATH with a name that is not a row already, got {value!r}."
             )
-        others += [(name, read_artifact(locate_artifact(folder))) for folder in _runs(Path(path))]
+        others += [(name, read_artifact(locate_artifact(folder))) for folder in split_folders(path)]
     return others
 
 
 def _split(
-    source: str,
+    data: PreparedData,
     artifact: Artifact,
     folder: Path,
-    task: Literal["recommend", "language"] | None,
-    data_root: Path | None,
     others: list[tuple[str, Artifact]],
     settings: Any,
     output: Output,
 ) -> Split:
-    """Prepare the split an artifact belongs to, and find or train the teacher of the soft rows."""
+    """Check the split an artifact belongs to, and find or train the teacher of the soft rows."""
     from farzi.artifact import check_split
-    from farzi.data import prepare
     from farzi.distill import DistillSettings
     from farzi.distill.starts import Omega, TeacherSettings, teacher_runs
     from farzi.evaluation import sequences_of
     from farzi.experiments.compare import Split
     from farzi.models import build_student
 
-    protocol: Any = artifact.source["protocol"]
-    data = prepare(
-        source,
-        task=task,
-        data_root=data_root,
-        split="leave-last-out" if artifact.source["split_kind"] == "leave-last-out" else "users",
-        split_seed=int(artifact.source["split_seed"]),
-        vocabulary_size=protocol.get("vocabulary_size"),
-    )
     also = {name: x for name, x in others if x.source["split_seed"] == data.split_seed}
     if missing := [name for name, _ in others if name not in also]:
         raise SettingsError(f"--also {missing[0]}: has no artifact of split {data.split_seed}.")

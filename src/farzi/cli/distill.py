@@ -24,6 +24,7 @@ from farzi.cli._common import (
     SplitSeeds,
     choose_device,
 )
+from farzi.cli._source import DEFAULT_READING, Reading
 from farzi.errors import SettingsError
 
 __all__ = ["distill"]
@@ -45,13 +46,7 @@ def distill(
     set: tuple[str, ...] = (),
     resume: bool = False,
     dry_run: bool = False,
-    task: Literal["recommend", "language"] | None = None,
-    data_root: Path | None = None,
-    split: Literal["users", "leave-last-out"] = "users",
-    user_col: str | None = None,
-    item_col: str | None = None,
-    time_col: str | None = None,
-    vocabulary_size: int | None = None,
+    reading: Reading = DEFAULT_READING,
     seed: Seed = 0,
     split_seed: SplitSeeds = (0,),
     device: Device = "auto",
@@ -76,13 +71,6 @@ def distill(
         set: NAME=VALUE of any other setting; may be repeated.
         resume: go on with the run in OUT.
         dry_run: show settings and sizes, and stop before any training.
-        task: what the source is for, where its name does not tell.
-        data_root: folder of the known datasets; without it, the one that FARZI_DATA_ROOT names.
-        split: 80/10/10 by users, or each user's last two events held out.
-        user_col: column of the user.
-        item_col: column of the item.
-        time_col: column of the time.
-        vocabulary_size: tokens of a text.
 
     Example:
         farzi distill stdlib-calls --out runs/calls
@@ -102,14 +90,8 @@ def distill(
     for number in split_seed:
         data = prepare(
             source,
-            task=task,
-            data_root=data_root,
-            split=split,
             split_seed=number,
-            user_col=user_col,
-            item_col=item_col,
-            time_col=time_col,
-            vocabulary_size=vocabulary_size,
+            **reading.asked,
         )
         values = _read_config(config) | {"seed": seed}
         flags = {

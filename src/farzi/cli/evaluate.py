@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from farzi.cli._common import DEFAULT_OUTPUT, Device, Output, choose_device
+from farzi.cli._source import DEFAULT_READING, On, Reading
 
 __all__ = ["evaluate"]
 
@@ -14,43 +15,33 @@ def evaluate(
     model: Path,
     /,
     *,
-    on: str,
+    on: On = None,
     part: Literal["validation", "test"] = "test",
-    task: Literal["recommend", "language"] | None = None,
-    data_root: Path | None = None,
+    reading: Reading = DEFAULT_READING,
     device: Device = "auto",
     output: Output = DEFAULT_OUTPUT,
 ) -> None:
     """Score a model on a source, the protocol spelled out.
 
-    A model is scored on the split it was trained on, never on another: there some of its training
-    users would be among those it is scored on.
+    The model remembers its source and how that was read. It is scored on the split it was trained
+    on, never on another: there some of its training users would be among those it is scored on.
 
     Args:
         model: folder or weights file that `farzi train` wrote.
-        on: the source.
         part: which part to score; choose on validation, and look at test once.
-        task: what the source is for, where its name does not tell.
-        data_root: folder of the known datasets; without it, the one that FARZI_DATA_ROOT names.
 
     Example:
-        farzi evaluate models/small --on ml-100k --data-root ~/datasets
+        farzi evaluate models/small
+        farzi evaluate models/small --part validation --json
     """
-    from farzi.data import prepare
     from farzi.errors import ArtifactError
     from farzi.evaluation import evaluate as score
     from farzi.models.weights import load_weights
+    from farzi.provenance import read_again, remembered_by_weights
 
     path = model / "weights.safetensors" if model.is_dir() else model
     student, params, provenance = load_weights(path)
-    data = prepare(
-        on,
-        task=task,
-        data_root=data_root,
-        split="leave-last-out" if provenance.get("split_kind") == "leave-last-out" else "users",
-        split_seed=int(provenance.get("split_seed", 0)),
-        vocabulary_size=provenance.get("vocabulary_size"),
-    )
+    data = read_again(remembered_by_weights(path, provenance), on, **reading.asked)
     if provenance.get("train_users_hash") != data.train_users_hash:
         raise ArtifactError(
             f"{path}: trained on other users than {data.name}'s split {data.split_seed} holds for "

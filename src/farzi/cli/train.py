@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from farzi.cli._common import DEFAULT_OUTPUT, Device, Output, Seed, SplitSeed, choose_device
+from cyclopts import Parameter
+
+from farzi.cli._common import DEFAULT_OUTPUT, Device, Output, Seed, choose_device
+from farzi.cli._source import DEFAULT_READING, On, Reading
 from farzi.errors import SettingsError
 
 __all__ = ["train"]
@@ -16,7 +19,7 @@ def train(
     /,
     *,
     out: Path,
-    on: str | None = None,
+    on: On = None,
     student: str | None = None,
     width: int | None = None,
     num_layers: int | None = None,
@@ -29,11 +32,9 @@ def train(
     batch_size: int | None = None,
     max_steps: int | None = None,
     patience: int = 6,
-    task: Literal["recommend", "language"] | None = None,
-    data_root: Path | None = None,
-    split: Literal["users", "leave-last-out"] = "users",
+    reading: Reading = DEFAULT_READING,
     seed: Seed = 0,
-    split_seed: SplitSeed = 0,
+    split_seed: Annotated[int | None, Parameter(help="Seed of the data split.")] = None,
     device: Device = "auto",
     force: bool = False,
     output: Output = DEFAULT_OUTPUT,
@@ -47,7 +48,6 @@ def train(
     Args:
         artifact_or_source: an artifact or run folder, or a source.
         out: folder for the weights.
-        on: source that an artifact was distilled from; its own name without it.
         student: sasrec or transformer; the artifact's, or what fits the task, without it.
         width: model width.
         num_layers: blocks.
@@ -60,13 +60,10 @@ def train(
         batch_size: sequences a step.
         max_steps: the cap.
         patience: looks without improvement after which it stops.
-        task: what the source is for, where its name does not tell.
-        data_root: folder of the known datasets; without it, the one that FARZI_DATA_ROOT names.
-        split: how the source is split.
         force: replace weights that are there.
 
     Example:
-        farzi train runs/ml-100k --data-root ~/datasets --out models/small
+        farzi train runs/ml-100k --out models/small
         farzi train ml-100k --data-root ~/datasets --student sasrec --width 32 --out models/full
     """
     from farzi.artifact import check_split, locate_artifact, read_artifact
@@ -74,6 +71,7 @@ def train(
     from farzi.evaluation import sequences_of, validation_loss
     from farzi.models import build_student
     from farzi.models.weights import save_weights
+    from farzi.provenance import is_run, read_again, remembered_by, source_record, write_origin
     from farzi.training import Batches, RealBatches, SyntheticBatches, TrainSettings
     from farzi.training import train as train_student
 
@@ -82,19 +80,15 @@ def train(
         raise SettingsError(f"--out {out}: weights are there already; --force replaces them.")
     chosen_device, _ = choose_device(device)
     artifact = None
-    if _is_artifact(artifact_or_source):
+    asked = reading.asked | ({} if split_seed is None else {"split_seed": split_seed})
+    if is_run(artifact_or_source):
+        remembered = remembered_by(artifact_or_source)
         artifact = read_artifact(locate_artifact(Path(artifact_or_source)))
-        source = artifact.source
-        split_seed = int(source["split_seed"])
-        split = "leave-last-out" if source["split_kind"] == "leave-last-out" else "users"
-    data = prepare(
-        on or (str(artifact.source["name"]) if artifact else artifact_or_source),
-        task=task,
-        data_root=data_root,
-        split=split,
-        split_seed=split_seed,
-        vocabulary_size=_vocabulary_size(artifact),
-    )
+        data = read_again(remembered, on, **asked)
+    elif on is not None:
+        raise SettingsError(f"--on {on}: {artifact_or_source} is the source itself.")
+    else:
+        data = prepare(artifact_or_source, **asked)
     settings: dict[str, Any] = {
         "name": "transformer" if data.task == "language" else "sasrec",
         "context_length": context_length,
@@ -147,16 +141,9 @@ def train(
             device=chosen_device,
             on_look=lambda step, params, loss: bar(step, cap, f"validation loss {loss:.3f}"),
         )
-    provenance = {
-        "source": data.name,
-        "fingerprint": data.fingerprint,
-        "split_kind": data.split_kind,
-        "split_seed": data.split_seed,
-        "train_users_hash": data.train_users_hash,
-        "distilled": artifact is not None,
-        "vocabulary_size": data.protocol.get("vocabulary_size"),
-    }
+    provenance = source_record(data) | {"distilled": artifact is not None}
     save_weights(weights, model, trained.params, provenance)
+    write_origin(out, data.origin)
     payload = {
         "weights": str(weights),
         "steps": trained.step,
@@ -169,15 +156,3 @@ def train(
         text=f"validation loss {trained.loss:.4f} after {trained.step} steps "
         f"(stopped by {trained.stopped})\n{weights}",
     )
-
-
-def _is_artifact(text: str) -> bool:
-    folder = Path(text)
-    return (folder / "farzi.json").is_file() or (folder / "artifact" / "farzi.json").is_file()
-
-
-def _vocabulary_size(artifact: Any) -> int | None:
-    if artifact is None:
-        return None
-    size = artifact.source["protocol"].get("vocabulary_size")
-    return None if size is None else int(size)

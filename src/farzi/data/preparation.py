@@ -17,7 +17,7 @@ from farzi.data.events import Repeats, catalogue, order_events, select_events
 from farzi.data.prepared import PreparedData
 from farzi.data.repeats import Repetition, count_repetition, decide_seen_items
 from farzi.data.sequences import Sequences
-from farzi.data.sources import SeenItems, Source, Task, find, resolve
+from farzi.data.sources import Origin, SeenItems, Source, Task, find, resolve
 from farzi.data.vocabulary import Vocabulary
 from farzi.errors import DataError, SettingsError
 
@@ -130,13 +130,14 @@ def prepare(
     )
     _check(settings, task)
     found = resolve(os.fspath(source))
-    if isinstance(found, Path) and found.is_dir():
-        return _load_prepared(found, settings, task)
-    kind = _task_of(found, task)
     report = progress or _no_progress
-    if kind == "language":
-        return _prepare_text(found, settings, data_root, report)
-    return _prepare_log(found, settings, data_root, report)
+    if isinstance(found, Path) and found.is_dir():
+        data = _load_prepared(found, settings, task)
+    elif _task_of(found, task) == "language":
+        data = _prepare_text(found, settings, data_root, report)
+    else:
+        data = _prepare_log(found, settings, data_root, report)
+    return replace(data, origin=Origin.of(source, data_root))
 
 
 _REMEMBERED = {

@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
 from farzi.data.files import sibling
 from farzi.data.repeats import KEEP_ABOVE
 from farzi.data.sequences import Sequences
-from farzi.data.sources import SeenItems, Task
+from farzi.data.sources import Origin, SeenItems, Task
 from farzi.data.splits import SplitKind
 from farzi.data.vocabulary import Vocabulary
 from farzi.errors import DataError
@@ -56,6 +56,7 @@ class PreparedData:
         split_seed: seed of that; 0 where nothing is drawn.
         train_users_hash: `sha256:...` of the sorted ids of the training users or texts.
         protocol: the settings and counts that a result must be read with.
+        origin: where they were read; it is not saved, and does not count in a comparison.
     """
 
     task: Task
@@ -70,6 +71,7 @@ class PreparedData:
     split_seed: int
     train_users_hash: str
     protocol: dict[str, str | int | float | bool | None]
+    origin: Origin | None = field(default=None, compare=False)
 
     @property
     def parts(self) -> dict[str, Sequences]:

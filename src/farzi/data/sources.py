@@ -11,7 +11,17 @@ from typing import Literal
 from farzi.data.tables import Columns, Layout
 from farzi.errors import DataError
 
-__all__ = ["SOURCES", "Copy", "SeenItems", "Source", "Task", "available", "find", "resolve"]
+__all__ = [
+    "SOURCES",
+    "Copy",
+    "Origin",
+    "SeenItems",
+    "Source",
+    "Task",
+    "available",
+    "find",
+    "resolve",
+]
 
 Task = Literal["recommend", "language"]
 SeenItems = Literal["keep", "leave-out"]
@@ -67,6 +77,37 @@ class Source:
     def embedded(self) -> bool:
         """Whether every Python has it, so that no file is needed."""
         return not self.copies
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where prepared data were read: a run's folder keeps it, an artifact never does.
+
+    Args:
+        source: a name in `SOURCES`, or an absolute path.
+        data_root: the absolute folder of the known datasets, where one was named.
+    """
+
+    source: str
+    data_root: str | None = None
+
+    @classmethod
+    def of(
+        cls, source: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None
+    ) -> Origin:
+        """The origin of what `prepare` was asked for, valid from any working directory.
+
+        Example:
+            >>> from farzi.data.sources import Origin
+            >>> Origin.of("ml-100k", "/data")
+            Origin(source='ml-100k', data_root='/data')
+        """
+        name = os.fspath(source)
+        root = data_root if data_root is not None else os.environ.get("FARZI_DATA_ROOT")
+        return cls(
+            name if name in SOURCES else str(Path(name).expanduser().absolute()),
+            str(Path(root).expanduser().absolute()) if root and name in SOURCES else None,
+        )
 
 
 _MOVIELENS_TERMS = "GroupLens: research, with acknowledgement; no redistribution, not commercial"

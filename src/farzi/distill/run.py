@@ -19,7 +19,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ import farzi
 from farzi.artifact import Artifact, write_artifact
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
+from farzi.data.sources import Origin
 from farzi.distill.distiller import Distiller, DistillState, Member, Record
 from farzi.distill.initialise import RowChoice, choose_rows, random_start, real_start, teacher_start
 from farzi.distill.settings import DistillSettings
@@ -106,7 +107,7 @@ def distill(
     say: Report = report or (lambda stage, done, total, note: None)
     first = world.rank == 0
     if first:
-        _claim(folder, _identity(data, settings, world.size), resume)
+        _claim(folder, _identity(data, settings, world.size), data.origin, resume)
     world.wait()
     with _locked(folder) if first else contextlib.nullcontext():
         student = build_student(_student_settings(data, settings))
@@ -352,8 +353,11 @@ def _identity(data: PreparedData, settings: DistillSettings, num_ranks: int) -> 
     }
 
 
-def _claim(folder: Path, identity: dict[str, Any], resume: bool) -> None:
-    """Make the folder for a new run, or check that it holds the run to go on with."""
+def _claim(folder: Path, identity: dict[str, Any], origin: Origin | None, resume: bool) -> None:
+    """Make the folder for a new run, or check that it holds the run to go on with.
+
+    `settings.json` keeps where the source lies too, which may change before a run goes on.
+    """
     record = folder / "settings.json"
     if not resume:
         if folder.exists() and any(folder.iterdir()):
@@ -362,7 +366,8 @@ def _claim(folder: Path, identity: dict[str, Any], resume: bool) -> None:
                 "or choose another folder."
             )
         folder.mkdir(parents=True, exist_ok=True)
-        _write_text(record, json.dumps(identity, indent=2, sort_keys=True) + "\n")
+        kept = {**identity, "origin": None if origin is None else asdict(origin)}
+        _write_text(record, json.dumps(kept, indent=2, sort_keys=True) + "\n")
         return
     if not record.is_file():
         raise SettingsError(f"--resume: there is no run in {folder}.")
