@@ -213,7 +213,7 @@ def test_a_value_of_the_wrong_type_is_refused_or_kept(folder: Path, path: tuple[
         (lambda s: s["shape"].update(batch=1), "`batch` is not a key of shape"),
         (lambda s: s.pop("recipe"), "`recipe` is missing"),
         (lambda s: s["source"].pop("split_seed"), "`split_seed` is missing"),
-        (lambda s: s.update(format_version=2), "`format_version` is 2"),
+        (lambda s: s.update(format_version=3), "`format_version` is 3"),
         (lambda s: s.update(format="pickle"), "`format`"),
         (lambda s: s.update(temperature=0.0), "`temperature`"),
         (lambda s: s.update(temperature=1e400), "JSON"),

@@ -5,7 +5,8 @@ An artifact is a folder in the layout of a Hugging Face dataset repository:
     farzi.safetensors    latent, label_latent (S, L, K), decoder (K, V), lengths (S,), learned.NAME
     farzi.json           format version, temperature, recipe, source, scores
     items.parquet        original id of every token, in token order (recommend)
-    tokenizer.json       the same for words, as the `tokenizers` library reads it (language)
+    tokenizer.json       the same for words, as the `tokenizers` library reads it (language);
+    tokenizer_config.json  its special tokens, as `transformers` reads them
     data/train.parquet   hard tokens in original ids, for any other tool
     README.md            the card
     MANIFEST.sha256      SHA-256 of every file above, as `sha256sum --check` reads it

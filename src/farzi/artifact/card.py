@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 from farzi.artifact.contents import Artifact
@@ -14,8 +15,9 @@ TEMPLATE = """\
 pretty_name: {title}
 tags: [farzi, dataset-distillation]
 configs:
-  - config_name: default
+  - config_name: {config_name}
     data_files: data/train.parquet
+    default: true
 ---
 
 # {name}, distilled
@@ -45,8 +47,15 @@ Distilled from the training part of {name}: fingerprint `{fingerprint}`, split
 """
 
 
-def render_card(artifact: Artifact) -> str:
-    """Return the card: what it is, how large, made from what, used how."""
+def render_card(artifact: Artifact, hard_tokens: bytes) -> str:
+    """Return the card: what it is, how large, made from what, used how.
+
+    Args:
+        artifact: what the card is of.
+        hard_tokens: the content of data/train.parquet. Its hash is in the name of the
+            configuration: `datasets` looks rows up in its cache by folder and configuration, and
+            every artifact's folder has the same name.
+    """
     source = artifact.source
     sizes = {
         "sequences": artifact.num_sequences,
@@ -57,6 +66,7 @@ def render_card(artifact: Artifact) -> str:
         "bytes of tensors": artifact.num_bytes,
     }
     return TEMPLATE.format(
+        config_name="farzi-" + hashlib.sha256(hard_tokens).hexdigest()[:16],
         title=json.dumps(f"{source['name']}, distilled", ensure_ascii=False),
         name=source["name"],
         header=" | ".join(sizes),

@@ -6,12 +6,14 @@ from typing import Any, TypeAlias
 
 Json: TypeAlias = Any  # what json.loads gives: checked value by value in checks.py
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # what is written
+READABLE_VERSIONS = (1, 2)
 
 TENSORS = "farzi.safetensors"
 SETTINGS = "farzi.json"
 ITEMS = "items.parquet"
 TOKENIZER = "tokenizer.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 HARD_TOKENS = "data/train.parquet"
 CARD = "README.md"
 MANIFEST = "MANIFEST.sha256"

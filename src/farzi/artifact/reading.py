@@ -27,7 +27,6 @@ from farzi.artifact.contents import (
 )
 from farzi.artifact.layout import (
     CARD,
-    FORMAT_VERSION,
     HARD_TOKENS,
     ITEMS,
     LEARNED_PREFIX,
@@ -36,10 +35,12 @@ from farzi.artifact.layout import (
     MAX_HEADER_BYTES,
     MAX_MANIFEST_BYTES,
     MAX_SETTINGS_BYTES,
+    READABLE_VERSIONS,
     SETTINGS,
     SHAPE_NAMES,
     TENSORS,
     TOKENIZER,
+    TOKENIZER_CONFIG,
     Json,
 )
 from farzi.artifact.parquet import parse_column
@@ -47,6 +48,7 @@ from farzi.errors import ArtifactError
 
 __all__ = ["locate_artifact", "read_artifact"]
 
+_FILES = {TENSORS, SETTINGS, ITEMS, TOKENIZER, TOKENIZER_CONFIG, HARD_TOKENS, CARD}
 _SETTINGS_FIELDS: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "format_version": int,
@@ -136,7 +138,7 @@ def _read_manifest(root: Path) -> dict[str, str]:
         if match is None:
             raise ArtifactError(f"{path}: line {number} is not a SHA-256 and a file name.")
         name = match[2]
-        if name not in {TENSORS, SETTINGS, ITEMS, TOKENIZER, HARD_TOKENS, CARD}:
+        if name not in _FILES:
             raise ArtifactError(f"{path}: {short(name)} is not a file of an artifact.")
         if name in hashes:
             raise ArtifactError(f"{path}: {name} is listed twice.")
@@ -205,10 +207,10 @@ def _parse_settings(path: Path, content: bytes) -> dict[str, Json]:
         if settings.get("format") != "farzi":
             raise ArtifactError('`format` must be "farzi".')
         version = settings.get("format_version")
-        if version != FORMAT_VERSION or isinstance(version, bool):
+        if version not in READABLE_VERSIONS or isinstance(version, bool):
             raise ArtifactError(
-                f"`format_version` is {short(repr(version))}; "
-                f"this version of farzi reads {FORMAT_VERSION}."
+                f"`format_version` is {short(repr(version))}; this version of farzi reads "
+                f"{' and '.join(map(str, READABLE_VERSIONS))}."
             )
         check_keys("the file", settings, _SETTINGS_FIELDS)
         check_keys("shape", settings["shape"], dict.fromkeys(SHAPE_NAMES, int))

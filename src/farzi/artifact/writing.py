@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import safetensors.torch
@@ -26,9 +26,11 @@ from farzi.artifact.layout import (
     SHAPE_NAMES,
     TENSORS,
     TOKENIZER,
+    TOKENIZER_CONFIG,
     Json,
 )
 from farzi.artifact.parquet import render_parquet
+from farzi.artifact.tokenizer import render_tokenizer, render_tokenizer_config
 from farzi.errors import SettingsError
 
 __all__ = ["check_writable", "hard_tokens", "write_artifact"]
@@ -121,19 +123,23 @@ def _render_files(artifact: Artifact) -> dict[str, bytes]:
         "scores": artifact.scores,
         "hard_token_seed": artifact.hard_token_seed,
     }
+    hard = _render_hard_tokens(artifact)
     files = {
         TENSORS: safetensors.torch.save(
             # Copies: safetensors refuses tensors that share memory.
             {n: t.clone(memory_format=torch.contiguous_format) for n, t in artifact.tensors.items()}
         ),
         SETTINGS: _render_json(settings),
-        HARD_TOKENS: _render_hard_tokens(artifact),
-        CARD: render_card(artifact).encode(),
+        HARD_TOKENS: hard,
+        CARD: render_card(artifact, hard).encode(),
     }
     if artifact.source["task"] == "recommend":
         files[ITEMS] = render_parquet({"item_id": artifact.vocabulary})
     else:
-        files[TOKENIZER] = _render_json(_word_level_tokenizer(artifact.vocabulary))
+        words = [str(word) for word in artifact.vocabulary]
+        rule = str(artifact.source["protocol"].get("tokens"))
+        files[TOKENIZER] = _render_json(render_tokenizer(words, rule))
+        files[TOKENIZER_CONFIG] = _render_json(render_tokenizer_config(words))
     return files
 
 
@@ -178,21 +184,3 @@ def _render_hard_tokens(artifact: Artifact) -> bytes:
     column = "item_ids" if artifact.source["task"] == "recommend" else "tokens"
     rows = [[artifact.vocabulary[token] for token in tokens] for tokens in hard_tokens(artifact)]
     return render_parquet({"sequence_id": list(range(len(rows))), column: rows})
-
-
-def _word_level_tokenizer(words: Sequence[int] | Sequence[str]) -> dict[str, Json]:
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": {"type": "WhitespaceSplit"},
-        "post_processor": None,
-        "decoder": None,
-        "model": {
-            "type": "WordLevel",
-            "vocab": {word: token for token, word in enumerate(words)},
-            "unk_token": "<unk>",
-        },
-    }
