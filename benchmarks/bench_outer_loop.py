@@ -35,11 +35,11 @@ from farzi.cli._common import keep_freed_memory
 keep_freed_memory()
 import farzi.metagrad, numpy as np
 from farzi.data import prepare
-from farzi.distill import DistillSettings, Distiller, distiller
-from farzi.distill.initialise import random_start
+from dataclasses import replace
+from farzi.distill import DistillSettings, Distiller
+from farzi.distill.starts.random import random_start
 from farzi.evaluation import sequences_of
 from farzi.models import build_student
-distiller.Stored = getattr(farzi.metagrad, sys.argv[1])
 data = prepare(sys.argv[3])
 settings = DistillSettings(num_students=1, validation_seeds=1, inner_steps=25, start="random")
 student = build_student({
@@ -49,6 +49,8 @@ student = build_student({
 start = random_start(50, 50, settings.latent_dim, data.vocabulary.size, labels=True, seed=0)
 train, looked = sequences_of(data, "train"), sequences_of(data, "validation")
 loop = Distiller(student, settings, train, looked, start)
+adjoint = getattr(farzi.metagrad, sys.argv[1])()
+object.__setattr__(loop, "problem", replace(loop.problem, adjoint=adjoint))
 state = loop.begin()
 loop.step(state)
 began = time.perf_counter()

@@ -150,7 +150,7 @@ def _split(
     """Check the split an artifact belongs to, and find or train the teacher of the soft rows."""
     from farzi.artifact import check_split
     from farzi.distill import DistillSettings
-    from farzi.distill.starts import Omega, TeacherSettings, teacher_runs
+    from farzi.distill.teachers import Omega, TeacherSettings, teacher_runs
     from farzi.evaluation import sequences_of
     from farzi.experiments.compare import Split
     from farzi.models import build_student

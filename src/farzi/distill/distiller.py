@@ -1,9 +1,9 @@
 """The outer loop: from a start to distilled sequences, one record a step.
 
 Students live in a small pool at staggered ages. An outer step takes one of them, trains it for a
-window of inner steps, differentiates its loss on real data through that window, and puts it back
-older; past the horizon it is begun anew. So windows lie at every place of long runs, and no inner
-step is spent on getting there (docs/decisions/student-pool.md).
+window of inner steps, differentiates the objective through that window, and puts it back older;
+past the horizon it is begun anew. So windows lie at every place of long runs, and no inner step is
+spent on getting there (docs/decisions/student-pool.md).
 
 Everything drawn is a function of (seed, purpose, step): a state alone decides what follows.
 """
@@ -22,39 +22,21 @@ import torch
 from torch import Tensor
 
 from farzi.data.sequences import Sequences
-from farzi.distill.objectives import meta_matching
+from farzi.distill.problem import Member, Problem
 from farzi.distill.settings import DistillSettings
-from farzi.distill.starts import Omega
+from farzi.distill.teachers import Omega
 from farzi.distill.world import ALONE, World
 from farzi.errors import NonFiniteError
 from farzi.evaluation import validation_loss
-from farzi.metagrad import Adam, CompiledLoss, Stored, metagradient, readout, unroll
-from farzi.metagrad.unroll import InnerLoss
-from farzi.metagrad.update import State
-from farzi.models import Student, embedded_loss
-from farzi.seeding import stream, stream_seed
+from farzi.models import Student
 from farzi.synthetic import SyntheticSequences
-from farzi.training import SyntheticBatches, TrainSettings, real_batch, train
+from farzi.training import SyntheticBatches, TrainSettings, train
 
 __all__ = ["DistillState", "Distiller", "Member", "Record"]
 
 Record = dict[str, Any]
 
-MOST_DECODED = 1 << 28
-"""Soft tokens are decoded once an outer step where they have at most so many elements, else at each
-inner step: that takes four such tensors less, and twice the time."""
-
 _FRESH = 1_000_000  # seeds of validation students lie above those of the pool
-
-
-@dataclass(frozen=True)
-class Member:
-    """One student of the pool: weights, optimiser state, inner steps so far, its seed."""
-
-    params: dict[str, Tensor]
-    state: State | None
-    age: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -111,45 +93,35 @@ class Distiller:
     omega: Omega | None = None
     world: World = ALONE
 
-    @property
-    def optimizer(self) -> Adam:
-        """The inner optimiser."""
-        return Adam(lr=self.settings.inner_lr, eps_root=self.settings.eps_root)
-
     @functools.cached_property
-    def _outer_teachers(self) -> tuple[dict[str, Tensor], ...]:
-        """Whose predictions the outer loss compares with; none where it reads the data alone."""
-        if self.settings.outer_targets == "data":
-            return ()
-        if self.omega is None:
-            raise ValueError("`omega` must be given with outer_targets='teacher', got None.")
-        device = self.start.latent.device
-        return tuple(
-            {name: value.to(device) for name, value in params.items()}
-            for params in self.omega.teachers()
+    def problem(self) -> Problem:
+        """Students, their training on synthetic sequences, and real data: what objectives read."""
+        settings = self.settings
+        return Problem(
+            student=self.student,
+            optimizer=settings.optimizer,
+            adjoint=settings.adjoint,
+            start=self.start,
+            train_sequences=self.train_sequences,
+            window=settings.window,
+            inner_batch=settings.inner_batch,
+            outer_batch=settings.outer_batch,
+            seed=settings.seed,
+            omega=self.omega,
+            compiled=settings.compiled,
         )
 
     def begin(self, progress: Callable[[int, int, str], None] | None = None) -> DistillState:
         """A pool with staggered ages, and the start validated as outer step 0."""
         settings = self.settings
         members = []
-        soft = decoded(self.start)
         for index in range(settings.num_students if settings.outer_steps else 0):
             place = self._across_ranks(index)
-            member = self._begin_member(place)
+            member = self.settings.objective.begin(self.problem, place)
             windows = settings.inner_steps // settings.window
             of_all = settings.num_students * self.world.size
             age = place * windows // of_all * settings.window
-            if age:
-                params, state = unroll(
-                    self.inner_loss(member.seed),
-                    member.params,
-                    soft,
-                    steps=age,
-                    optimizer=self.optimizer,
-                )
-                member = Member(params, state, age, member.seed)
-            members.append(member)
+            members.append(self.problem.advance(member, self.start, age))
             if progress is not None:
                 progress(index + 1, settings.num_students, "students at staggered ages")
         zeros = {name: torch.zeros_like(block) for name, block in self.start.factors().items()}
@@ -165,40 +137,6 @@ class Distiller:
             best_loss=self.fresh_loss(self.start),
             looks_since_best=0,
         )
-
-    def inner_loss(self, seed: int) -> InnerLoss:
-        """The loss of a student on the synthetic batch of its step.
-
-        Its meta-parameters are the factors, or what `decoded` makes of them.
-        """
-        batches = SyntheticBatches(self.start, self.settings.inner_batch, seed)
-
-        def inputs(step: int) -> dict[str, Tensor]:
-            rows = batches.indices(step)
-            given = {"rows": rows, "mask": self.start.mask(rows)}
-            return {name: value for name, value in given.items() if value is not None}
-
-        loss = self._loss.over(inputs)
-        return loss if self.settings.compiled else loss.__call__
-
-    @functools.cached_property
-    def _loss(self) -> CompiledLoss:
-        """What every student's inner loss is made of; all share what is compiled of it."""
-        student, start = self.student, self.start
-
-        def loss(
-            params: Mapping[str, Tensor], meta: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
-        ) -> Tensor:
-            table, rows = student.embedding(params), inputs.get("rows")
-            if "tokens" in meta:
-                embedded = {name: readout(soft, table, rows) for name, soft in meta.items()}
-            else:
-                soft = decoded(start.with_factors(meta), rows)
-                embedded = {name: soft[name] @ table for name in soft}
-            targets, mask = embedded.get("labels"), inputs.get("mask")
-            return embedded_loss(student, params, embedded["tokens"], targets, mask)
-
-        return CompiledLoss(loss)
 
     def step(self, state: DistillState) -> tuple[DistillState, Record]:
         """One outer step: meta-gradients of some students, then an update of every block.
@@ -217,16 +155,20 @@ class Distiller:
             place = turn % len(members)
             member = members[place]
             try:
-                value, gradient, member = self._window(member, state.synthetic, number)
+                window = self.settings.objective.window(
+                    self.problem, member, state.synthetic, number
+                )
             except NonFiniteError as error:
                 restarted.append(str(error))
                 member = replace(member, age=settings.inner_steps)
             else:
-                gradients.append(gradient)
-                values.append(value)
+                member = window.member
+                gradients.append(window.gradients)
+                values.append(window.value)
                 ages.append(member.age)
             if member.age + settings.window > settings.inner_steps:
-                member = self._begin_member(self._across_ranks(num_begun))
+                number = self._across_ranks(num_begun)
+                member = self.settings.objective.begin(self.problem, number)
                 num_begun += 1
             members[place] = member
         state = replace(state, members=tuple(members), num_begun=num_begun, step=state.step + 1)
@@ -281,7 +223,10 @@ class Distiller:
         gradients = []
         for member in state.members[:num_starts]:
             try:
-                gradients.append(self._window(member, state.synthetic, state.step)[1])
+                window = self.settings.objective.window(
+                    self.problem, member, state.synthetic, state.step
+                )
+                gradients.append(window.gradients)
             except NonFiniteError:
                 continue
         return _agreement(gradients)
@@ -308,52 +253,6 @@ class Distiller:
         """A count of this process as one over all processes."""
         return number * self.world.size + self.world.rank
 
-    def _begin_member(self, seed: int) -> Member:
-        generator = stream(self.settings.seed, "start weights", seed)
-        if self.omega is not None and generator.random() < self.settings.stored_starts:
-            params = self.omega.sample(generator)
-        else:
-            params = self.student.init(
-                torch.Generator().manual_seed(stream_seed(self.settings.seed, "pool weights", seed))
-            )
-        device = self.start.latent.device
-        return Member({name: value.to(device) for name, value in params.items()}, None, 0, seed)
-
-    def _window(
-        self, member: Member, synthetic: SyntheticSequences, number: int
-    ) -> tuple[float, dict[str, Tensor], Member]:
-        """Outer loss and meta-gradients of one window, and the student after it."""
-        settings = self.settings
-        generator = stream(settings.seed, "outer batch", number)
-        size = min(settings.outer_batch, len(self.train_sequences))
-        chosen = generator.choice(len(self.train_sequences), size, replace=False)
-        batch = real_batch(self.train_sequences, chosen, self.student.context_length, generator)
-        factors = {name: x.detach().requires_grad_() for name, x in synthetic.factors().items()}
-        soft = factors
-        if synthetic.num_sequences * synthetic.length * synthetic.num_tokens <= MOST_DECODED:
-            soft = decoded(synthetic.with_factors(factors))
-        result = metagradient(
-            self.inner_loss(member.seed),
-            meta_matching(self.student, batch.to(synthetic.latent.device), self._outer_teachers),
-            member.params,
-            soft,
-            steps=settings.window,
-            optimizer=self.optimizer,
-            adjoint=Stored(),
-            state=member.state,
-            first_step=member.age,
-        )
-        older = Member(
-            result.final_params, result.final_state, member.age + settings.window, member.seed
-        )
-        gradients = result.meta_grads
-        if soft is not factors:
-            pulled = torch.autograd.grad(
-                list(soft.values()), list(factors.values()), [gradients[name] for name in soft]
-            )
-            gradients = dict(zip(factors, pulled, strict=True))
-        return float(result.value), gradients, older
-
     def _update(self, state: DistillState, gradients: Mapping[str, Tensor]) -> DistillState:
         """Adam on gradients of unit RMS, each block with its own step relative to its size."""
         settings = self.settings
@@ -376,13 +275,6 @@ class Distiller:
             blocks[name] = block - step_sizes[name] * schedule * size * direction
         synthetic = state.synthetic.with_factors(blocks)
         return replace(state, synthetic=synthetic, first=first, second=second)
-
-
-def decoded(synthetic: SyntheticSequences, rows: Tensor | None = None) -> dict[str, Tensor]:
-    """Soft tokens and labels by name; tokens alone where there are no labels."""
-    labels = synthetic.labels(rows)
-    tokens = {"tokens": synthetic.tokens(rows)}
-    return tokens if labels is None else tokens | {"labels": labels}
 
 
 def _schedule(step: int, steps: int, warm_up: int = 10, floor: float = 0.1) -> float:

@@ -1,11 +1,4 @@
-"""A distillation in a folder: settings, teachers, records, resumable state, artifact.
-
-    run/settings.json       settings, source and split, versions, threads
-    run/teachers/           Omega
-    run/start.safetensors   the sequences before the first outer step
-    run/state.safetensors   everything the outer loop needs to go on
-    run/metrics.jsonl       one record an outer step, one more a look
-    run/artifact/           the result
+"""A distillation from data to artifact, in a folder that it can be taken up from.
 
 A run that is killed at any moment and resumed writes the same artifact, byte for byte, as one that
 was left alone, on the same machine with the same number of threads.
@@ -14,34 +7,28 @@ was left alone, on the same machine with the same number of threads.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 import farzi
 from farzi.artifact import Artifact, write_artifact
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
-from farzi.data.sources import Origin
-from farzi.distill.distiller import Distiller, DistillState, Member, Record
-from farzi.distill.initialise import RowChoice, choose_rows, random_start, real_start, teacher_start
+from farzi.distill.distiller import Distiller, DistillState
+from farzi.distill.folder import Metrics, claim, load_state, locked, save_state, state_file
 from farzi.distill.settings import DistillSettings
-from farzi.distill.starts import Omega, TeacherSettings, teacher_runs
+from farzi.distill.starts import StartInputs
+from farzi.distill.teachers import Omega, TeacherSettings, teacher_runs
 from farzi.distill.world import ALONE, World
-from farzi.errors import DataError, RunLockedError, SettingsError
 from farzi.evaluation import rounded, sequences_of
-from farzi.models import Student, build_student
+from farzi.models import build_student
 from farzi.seeding import stream
 from farzi.synthetic import SyntheticSequences
 
@@ -107,16 +94,16 @@ def distill(
     say: Report = report or (lambda stage, done, total, note: None)
     first = world.rank == 0
     if first:
-        _claim(folder, _identity(data, settings, world.size), data.origin, resume)
+        claim(folder, _identity(data, settings, world.size), data.origin, resume)
     world.wait()
-    with _locked(folder) if first else contextlib.nullcontext():
+    with locked(folder) if first else contextlib.nullcontext():
         student = build_student(_student_settings(data, settings))
         teacher = build_student({**_student_settings(data, settings), "dropout": settings.dropout})
         train_sequences = sequences_of(data, "train")
         validation_sequences = _sample(
             sequences_of(data, "validation"), settings.validation_size, settings.seed
         )
-        omega = None
+        omega: Omega | None = None
         if not first:
             world.wait()
         if settings.needs_teachers:
@@ -138,7 +125,19 @@ def distill(
             )
         if first:
             world.wait()
-        start = _on(_start(data, settings, student, omega, train_sequences), device)
+        inputs = StartInputs(
+            data=data,
+            train_sequences=train_sequences,
+            student=student,
+            num_sequences=settings.num_sequences,
+            length=settings.length,
+            latent_dim=settings.latent_dim,
+            labels=settings.labels,
+            temperature=settings.temperature,
+            seed=settings.seed,
+            omega=omega,
+        )
+        start = _on(settings.start_value(inputs), device)
         distiller = Distiller(
             student,
             settings,
@@ -148,15 +147,15 @@ def distill(
             omega,
             world,
         )
-        state_file = _state_file(folder, world.rank)
-        state = _load_state(state_file, device) if resume else None
-        metrics = _Metrics(folder / "metrics.jsonl", state.step if state else None, first)
+        file = state_file(folder, world.rank)
+        state = load_state(file, settings.optimizer, device) if resume else None
+        metrics = Metrics(folder / "metrics.jsonl", state.step if state else None, first)
         if state is None:
             state = distiller.begin(lambda done, total, note: say("students", done, total, note))
             metrics.add({"step": 0, "fresh_loss": state.best_loss})
             metrics.write()
-            _save_state(state, state_file)
-        state = _loop(distiller, state, metrics, state_file, say, should_stop)
+            save_state(state, file)
+        state = _loop(distiller, state, metrics, file, say, should_stop)
         start_loss = metrics.start_loss()
         finished = state.stopped is not None or state.step >= settings.outer_steps
         reason = state.stopped or ("all outer steps taken" if finished else "asked to stop")
@@ -178,8 +177,8 @@ def distill(
 def _loop(
     distiller: Distiller,
     state: DistillState,
-    metrics: _Metrics,
-    state_file: Path,
+    metrics: Metrics,
+    file: Path,
     say: Report,
     should_stop: Callable[[], bool],
 ) -> DistillState:
@@ -201,7 +200,7 @@ def _loop(
         stopping = distiller.world.agree(should_stop())
         if looking or stopping or state.step % SAVE_EVERY == 0:
             metrics.write()
-            _save_state(state, state_file)
+            save_state(state, file)
         say("outer steps", state.step, settings.outer_steps, look)
         if stopping:
             break
@@ -265,64 +264,6 @@ def _student_settings(data: PreparedData, settings: DistillSettings) -> dict[str
     }
 
 
-def _row_choice(data: PreparedData, settings: DistillSettings) -> RowChoice:
-    """Which real rows a start is built from; `auto` decides by the source and the format."""
-    if settings.start_rows != "auto":
-        return settings.start_rows
-    if data.task == "language":
-        return "joined"
-    return "pieces" if settings.labels else "ends"
-
-
-def _start(
-    data: PreparedData,
-    settings: DistillSettings,
-    student: Student,
-    omega: Omega | None,
-    train_sequences: Sequences,
-) -> SyntheticSequences:
-    num_tokens = data.vocabulary.size
-    if settings.start == "random":
-        start = random_start(
-            settings.num_sequences,
-            settings.length,
-            settings.latent_dim,
-            num_tokens,
-            labels=settings.labels,
-            seed=settings.seed,
-        )
-        return replace(start, temperature=settings.temperature)
-    rows = choose_rows(
-        train_sequences,
-        settings.num_sequences,
-        settings.length,
-        stream(settings.seed, "start rows"),
-        how=_row_choice(data, settings),
-    )
-    if settings.start == "real":
-        start = real_start(
-            train_sequences,
-            rows,
-            settings.latent_dim,
-            num_tokens,
-            labels=settings.labels,
-            seed=settings.seed,
-        )
-    else:
-        if omega is None:
-            raise DataError("the teacher start needs teacher runs.")
-        start = teacher_start(
-            student, omega.teachers(), rows, settings.latent_dim, labels=settings.labels
-        )
-    if start.lengths is not None and bool((start.lengths == settings.length).all()):
-        start = replace(start, lengths=None)
-    scaled = {
-        name: factor * (settings.temperature if name != "decoder" else 1.0)
-        for name, factor in start.factors().items()
-    }
-    return replace(start.with_factors(scaled), temperature=settings.temperature)
-
-
 def _sample(sequences: Sequences, size: int, seed: int) -> Sequences:
     if len(sequences) <= size:
         return sequences
@@ -334,9 +275,6 @@ def _on(synthetic: SyntheticSequences, device: torch.device | str) -> SyntheticS
     factors = {name: factor.to(device) for name, factor in synthetic.factors().items()}
     lengths = None if synthetic.lengths is None else synthetic.lengths.to(device)
     return replace(synthetic.with_factors(factors), lengths=lengths)
-
-
-# ------------------------------------------------------------------------------------ folder
 
 
 def _identity(data: PreparedData, settings: DistillSettings, num_ranks: int) -> dict[str, Any]:
@@ -351,173 +289,3 @@ def _identity(data: PreparedData, settings: DistillSettings, num_ranks: int) -> 
         "processes": num_ranks,
         "versions": {"farzi": farzi.__version__, "torch": str(torch.__version__)},
     }
-
-
-def _claim(folder: Path, identity: dict[str, Any], origin: Origin | None, resume: bool) -> None:
-    """Make the folder for a new run, or check that it holds the run to go on with.
-
-    `settings.json` keeps where the source lies too, which may change before a run goes on.
-    """
-    record = folder / "settings.json"
-    if not resume:
-        if folder.exists() and any(folder.iterdir()):
-            raise SettingsError(
-                f"--out {folder} is not empty: --resume goes on with the run in it, "
-                "or choose another folder."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = {**identity, "origin": None if origin is None else asdict(origin)}
-        _write_text(record, json.dumps(kept, indent=2, sort_keys=True) + "\n")
-        return
-    if not record.is_file():
-        raise SettingsError(f"--resume: there is no run in {folder}.")
-    try:
-        before = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError:
-        raise SettingsError(f"--resume: {record} cannot be read.") from None
-    for name, value in _flat(identity).items():
-        was = _flat(before).get(name)
-        if was != value:
-            raise SettingsError(
-                f"--resume: {name} was {was!r} when the run in {folder} began and is {value!r} now."
-            )
-
-
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": inner for key, inner in _flat(value).items()}
-        else:
-            flat[name] = value
-    return flat
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with (folder / "run.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunLockedError(f"{folder}: another process is writing to this run.") from None
-        yield
-
-
-def _write_text(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}")
-    draft.write_text(text, encoding="utf-8")
-    draft.rename(path)
-
-
-class _Metrics:
-    """`metrics.jsonl`: records reach it together with the state they belong to."""
-
-    def __init__(self, path: Path, step: int | None, writes: bool) -> None:
-        self.path = path
-        self.writes = writes
-        self.records: list[Record] = []
-        if step is not None and path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            records = [json.loads(line) for line in lines if line.endswith("}")]
-            self.records = [record for record in records if record["step"] <= step]
-
-    def add(self, record: Record) -> None:
-        self.records.append(record)
-
-    def write(self) -> None:
-        if self.writes:
-            _write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
-
-    def start_loss(self) -> float:
-        return float(self.records[0]["fresh_loss"])
-
-
-def _state_file(folder: Path, rank: int) -> Path:
-    return folder / ("state.safetensors" if rank == 0 else f"state-{rank}.safetensors")
-
-
-def _save_state(state: DistillState, path: Path) -> None:
-    """Write a state under another name, then put it in place."""
-    tensors: dict[str, Tensor] = {}
-    for name, synthetic in (("synthetic", state.synthetic), ("best", state.best)):
-        tensors |= {f"{name}/{block}": value for block, value in synthetic.factors().items()}
-    if state.synthetic.lengths is not None:
-        tensors["lengths"] = state.synthetic.lengths
-    tensors |= {f"first/{block}": value for block, value in state.first.items()}
-    tensors |= {f"second/{block}": value for block, value in state.second.items()}
-    for index, member in enumerate(state.members):
-        tensors |= {f"{index}/params/{key}": value for key, value in member.params.items()}
-        for accumulator, values in (member.state or {}).items():
-            tensors |= {f"{index}/{accumulator}/{key}": value for key, value in values.items()}
-    record = {
-        "step": state.step,
-        "num_begun": state.num_begun,
-        "best_step": state.best_step,
-        "best_loss": state.best_loss.hex(),
-        "looks_since_best": state.looks_since_best,
-        "stopped": state.stopped,
-        "temperature": state.synthetic.temperature,
-        "members": [
-            {"age": member.age, "seed": member.seed, "trained": member.state is not None}
-            for member in state.members
-        ],
-    }
-    draft = path.with_name(f".{path.name}")
-    save_file(
-        {name: value.detach().cpu().clone() for name, value in tensors.items()},
-        draft,
-        metadata={"state": json.dumps(record)},
-    )
-    draft.rename(path)
-
-
-def _load_state(path: Path, device: torch.device | str) -> DistillState | None:
-    if not path.is_file():
-        return None
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            record = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from None
-
-    def under(prefix: str) -> dict[str, Tensor]:
-        start = f"{prefix}/"
-        return {
-            name.removeprefix(start): value
-            for name, value in tensors.items()
-            if name.startswith(start)
-        }
-
-    def synthetic(prefix: str) -> SyntheticSequences:
-        factors = under(prefix)
-        return SyntheticSequences(
-            factors["latent"],
-            factors["decoder"],
-            factors.get("labels"),
-            tensors.get("lengths"),
-            record["temperature"],
-        )
-
-    members = tuple(
-        Member(
-            under(f"{index}/params"),
-            {name: under(f"{index}/{name}") for name in ("m", "v")} if entry["trained"] else None,
-            entry["age"],
-            entry["seed"],
-        )
-        for index, entry in enumerate(record["members"])
-    )
-    return DistillState(
-        synthetic=synthetic("synthetic"),
-        step=record["step"],
-        first=under("first"),
-        second=under("second"),
-        members=members,
-        num_begun=record["num_begun"],
-        best=synthetic("best"),
-        best_step=record["best_step"],
-        best_loss=float.fromhex(record["best_loss"]),
-        looks_since_best=record["looks_since_best"],
-        stopped=record["stopped"],
-    )

@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
+from farzi.distill.objectives import Objective
+from farzi.distill.objectives.meta_matching import MetaMatching
+from farzi.distill.starts import STARTS, StartRows
+from farzi.distill.starts import Start as StartValue
 from farzi.errors import SettingsError
+from farzi.metagrad import Adam, Adjoint, Optimizer, Stored
 
 __all__ = ["DistillSettings", "OuterTargets", "Start", "StartRows"]
 
 Start = Literal["teacher", "real", "random"]
-StartRows = Literal["auto", "ends", "joined", "pieces"]
 OuterTargets = Literal["teacher", "data"]
 
 
@@ -142,9 +146,30 @@ class DistillSettings:
         return self.length if self.labels else self.length - 1
 
     @property
+    def optimizer(self) -> Optimizer:
+        """The inner optimiser."""
+        return Adam(lr=self.inner_lr, eps_root=self.eps_root)
+
+    @property
+    def adjoint(self) -> Adjoint:
+        """How a window of inner steps is differentiated."""
+        return Stored()
+
+    @property
+    def objective(self) -> Objective:
+        """What the outer loop lowers."""
+        return MetaMatching(targets=self.outer_targets, from_teachers=self.stored_starts)
+
+    @property
+    def start_value(self) -> StartValue:
+        """Where latents and decoder begin."""
+        rows = {} if self.start == "random" else {"rows": self.start_rows}
+        return STARTS[self.start](**rows)
+
+    @property
     def needs_teachers(self) -> bool:
         """Whether anything reads a model trained on real data."""
-        return "teacher" in (self.start, self.outer_targets) or self.stored_starts > 0
+        return self.start_value.needs_teachers or self.objective.needs_teachers
 
     def as_dict(self) -> dict[str, Any]:
         """Every setting by name."""

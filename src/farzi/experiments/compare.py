@@ -22,7 +22,7 @@ from torch import Tensor
 
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
-from farzi.distill.initialise import mean_logits
+from farzi.distill.teachers import mean_logits
 from farzi.errors import SettingsError
 from farzi.evaluation import Scores, evaluate, most_popular, sequences_of, validation_loss
 from farzi.metrics import paired_bootstrap

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from farzi.distill import Distiller, DistillSettings
-from farzi.distill.initialise import random_start
+from farzi.distill.starts.random import random_start
 from farzi.evaluation import sequences_of
 from farzi.metagrad import CompiledLoss
 from farzi.models import SASRec
@@ -67,20 +67,24 @@ def test_the_window_gradient_agrees_with_central_differences(tmp_path):
         member.age,
         member.seed,
     )
-    value, gradients, _ = loop._window(member, synthetic, 0)
-    for name, gradient in gradients.items():
+    objective, problem = loop.settings.objective, loop.problem
+    window = objective.window(problem, member, synthetic, 0)
+    for name, gradient in window.gradients.items():
         direction = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(1)).double()
         step = 1e-5
         ahead, behind = (
-            loop._window(
-                member, synthetic.with_factors({**double, name: double[name] + s * direction}), 0
-            )[0]
+            objective.window(
+                problem,
+                member,
+                synthetic.with_factors({**double, name: double[name] + s * direction}),
+                0,
+            ).value
             for s in (step, -step)
         )
         numeric = (ahead - behind) / (2 * step)
         analytic = float((gradient * direction).sum())
         assert abs(analytic - numeric) <= 1e-5 * abs(numeric) + 1e-9, name
-    assert value > 0
+    assert window.value > 0
 
 
 def test_a_student_that_diverges_is_begun_anew(tmp_path):
@@ -101,13 +105,13 @@ def test_a_student_that_diverges_is_begun_anew(tmp_path):
 @pytest.mark.parametrize("batch", [2, 4])  # mini-batches, and all rows at every step
 def test_compiled_students_give_the_same_steps(tmp_path, monkeypatch, batch):
     quick = functools.partial(CompiledLoss, backend="aot_eager")
-    monkeypatch.setattr("farzi.distill.distiller.CompiledLoss", quick)
+    monkeypatch.setattr("farzi.distill.problem.CompiledLoss", quick)
     settings = replace(SETTINGS, inner_batch=batch)
     plain = distiller(tmp_path, settings)
     compiled = distiller(tmp_path, replace(settings, compiled=True))
     state, fast = plain.begin(), compiled.begin()
     for _ in range(3):
         (state, _), (fast, _) = plain.step(state), compiled.step(fast)
-    assert len(compiled._loss._programs) == 1
+    assert len(compiled.problem._loss._programs) == 1
     for name, block in state.synthetic.factors().items():
         torch.testing.assert_close(fast.synthetic.factors()[name], block, rtol=1e-4, atol=1e-5)

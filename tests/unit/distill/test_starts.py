@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from farzi.data.sequences import Sequences
-from farzi.distill.initialise import choose_rows, fit_latents, teacher_start
+from farzi.distill.starts.base import fit_latents
+from farzi.distill.starts.rows import choose_rows
+from farzi.distill.starts.teacher import teacher_start
 from farzi.errors import DataError
 from farzi.models import SASRec
 from farzi.models.fused.soft_head import embed

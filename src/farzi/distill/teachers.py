@@ -1,6 +1,6 @@
 """Omega: weights along teacher runs on the real training users, on disk, sampled.
 
-A teacher serves twice: its hidden states start the latents, and its early weights may start inner
+A teacher serves twice: its predictions start the latents, and its early weights may start inner
 students, so that they see token space through an aligned window (METAGRAD in docs/maths.md).
 Nothing of it reaches the students that are scored.
 """
@@ -8,7 +8,7 @@ Nothing of it reaches the students that are scored.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from torch import Tensor
 from farzi.data.sequences import Sequences
 from farzi.errors import DataError
 from farzi.evaluation import validation_loss
-from farzi.models import Student
+from farzi.models import Params, Student
+from farzi.models.fused.soft_head import embed
 from farzi.training import RealBatches, TrainSettings, train
 
-__all__ = ["Omega", "TeacherSettings", "teacher_runs"]
+__all__ = ["Omega", "TeacherSettings", "mean_logits", "teacher_runs"]
 
 
 @dataclass(frozen=True)
@@ -182,3 +183,19 @@ def teacher_runs(
 
 def _run_file(folder: Path, run: int) -> Path:
     return folder / f"run-{run:02}.safetensors"
+
+
+@torch.no_grad()
+def mean_logits(
+    student: Student, teachers: Sequence[Params], tokens: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Factors of the mean of several models' logits: H (B, L, n W) and E (V, n W) of n models.
+
+    Up to a constant a position, mean logits are mean log-probabilities: softmax(H E^T) is the
+    normalised geometric mean of the predictions.
+    """
+    hidden = [
+        student.hidden(params, embed(tokens, student.embedding(params))) / len(teachers)
+        for params in teachers
+    ]
+    return torch.cat(hidden, -1), torch.cat([student.embedding(params) for params in teachers], 1)

@@ -1,0 +1,15 @@
+"""What the outer loop lowers: a file each, listed in `OBJECTIVES`."""
+
+from __future__ import annotations
+
+from farzi.distill.kinds import Kinds
+from farzi.distill.objectives.base import Objective, Window
+
+__all__ = ["OBJECTIVES", "Objective", "Window"]
+
+OBJECTIVES: Kinds[Objective] = Kinds(
+    "objective",
+    {
+        "meta_matching": "farzi.distill.objectives.meta_matching:MetaMatching",
+    },
+)
