@@ -26,7 +26,7 @@ import cyclopts
 import farzi
 from farzi.cli import _common
 
-__all__ = ["COMMANDS", "build_app", "main"]
+__all__ = ["COMMANDS", "build_app", "flags_of", "main"]
 
 COMMANDS = {
     "sources": "List the known datasets, which are at hand, and their licences.",
@@ -56,7 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         2
     """
     tokens = _name_json_file(list(sys.argv[1:] if argv is None else argv))
-    with _common.error_boundary(traceback="--traceback" in tokens) as outcome:
+    boundary = _common.error_boundary(
+        traceback="--traceback" in tokens, flags=lambda: flags_of(_called(tokens))
+    )
+    with boundary as outcome:
         app = build_app(tokens)
         command, arguments, _ = app.parse_args(
             tokens, print_error=False, exit_on_error=False, verbose=False
@@ -76,7 +79,7 @@ def build_app(tokens: Sequence[str]) -> cyclopts.App:
         version=farzi.__version__,
         default_parameter=cyclopts.Parameter(negative=()),
     )
-    called = next((token for token in tokens if not token.startswith("-")), None)
+    called = _called(tokens)
     for position, (name, summary) in enumerate(COMMANDS.items()):
         if name == called:
             function = getattr(importlib.import_module(f"farzi.cli.{name}"), name)
@@ -84,6 +87,28 @@ def build_app(tokens: Sequence[str]) -> cyclopts.App:
         else:
             app.command(_stand_in, name=name, sort_key=position, help=summary)
     return app
+
+
+def flags_of(command: str) -> frozenset[str]:
+    """The long flags of a command; none where there is no such command.
+
+    Example:
+        >>> from farzi.cli import flags_of
+        >>> sorted(flags_of("sources"))
+        ['--data-root', '--help', '--json', '--json-file', '--quiet', '--traceback', '--verbose']
+    """
+    if command not in COMMANDS:
+        return frozenset()
+    whole = build_app([command])
+    app = whole[command]
+    arguments = app.assemble_argument_collection(default_parameter=whole.default_parameter)
+    names = [name for argument in arguments for name in argument.names] + list(app.help_flags)
+    return frozenset(name for name in names if name.startswith("--"))
+
+
+def _called(tokens: Sequence[str]) -> str:
+    """The command that is called."""
+    return next((token for token in tokens if not token.startswith("-")), "")
 
 
 def _name_json_file(tokens: list[str]) -> list[str]:

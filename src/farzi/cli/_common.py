@@ -15,7 +15,7 @@ import re
 import sys
 import time
 import traceback as traceback_module
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
@@ -250,11 +250,14 @@ class Outcome:
 
 
 @contextlib.contextmanager
-def error_boundary(*, traceback: bool = False) -> Iterator[Outcome]:
+def error_boundary(
+    *, traceback: bool = False, flags: Callable[[], Collection[str]] = frozenset
+) -> Iterator[Outcome]:
     """Turn what is raised inside into one line on stderr and an exit code.
 
     Args:
         traceback: print the traceback above that line.
+        flags: the flags of the command, asked for when an error names an argument.
     """
     outcome = Outcome()
     try:
@@ -272,31 +275,50 @@ def error_boundary(*, traceback: bool = False) -> Iterator[Outcome]:
     except Exception as error:
         if traceback:
             traceback_module.print_exception(error)
-        outcome.code, message = describe_error(error)
+        outcome.code, message = describe_error(error, flags())
         print(f"farzi: {message}", file=sys.stderr)
 
 
-def describe_error(error: Exception) -> tuple[int, str]:
+def describe_error(error: Exception, flags: Collection[str] = ()) -> tuple[int, str]:
     """Return the exit code of an error and the one line that states it.
+
+    Args:
+        error: what was raised.
+        flags: those of the command, by which arguments are called: `inner_steps` is
+            `--inner-steps` where there is such a flag, and `--set inner_steps` where settings
+            are given by name.
 
     Example:
         >>> from farzi.cli._common import describe_error
-        >>> describe_error(ValueError("`inner_steps` must be an int >= 1, got 0."))
+        >>> describe_error(
+        ...     ValueError("`inner_steps` must be an int >= 1, got 0."), ["--inner-steps"])
         (2, '--inner-steps must be an int >= 1, got 0.')
     """
     if isinstance(error, cyclopts.CycloptsError):
         return EXIT_USAGE, _one_line(_describe_parse_error(error))
+    message = _name_flags(_one_line(str(error)), flags)
     if isinstance(error, SettingsError):
-        return EXIT_USAGE, _one_line(str(error))
+        return EXIT_USAGE, message
     if isinstance(error, FarziError):
-        return EXIT_FAILED, _one_line(str(error))
-    if isinstance(error, ValueError) and (argument := re.match(r"`(\w+)` must", str(error))):
-        name = argument[1]
-        return EXIT_USAGE, _one_line(str(error)).replace(f"`{name}`", to_flag(name), 1)
+        return EXIT_FAILED, message
+    if isinstance(error, ValueError) and re.match(r"`\w+` must", str(error)):
+        return EXIT_USAGE, message
     if isinstance(error, OSError) and error.filename is not None:
         return EXIT_FAILED, f"{error.filename}: {error.strerror}"
-    name = type(error).__name__
-    return EXIT_FAILED, f"{name}: {_one_line(str(error))} (--traceback shows where)"
+    return EXIT_FAILED, f"{type(error).__name__}: {message} (--traceback shows where)"
+
+
+def _name_flags(message: str, flags: Collection[str]) -> str:
+    """Call the arguments that a message names as the command line calls them."""
+
+    def call(match: re.Match[str]) -> str:
+        flag = to_flag(match[1])
+        if flag in flags:
+            return flag
+        is_setting = match.start() == 0 and "--set" in flags
+        return f"--set {match[1]}" if is_setting else match[0]
+
+    return re.sub(r"`([a-z_]+)`", call, message)
 
 
 def to_flag(name: str) -> str:

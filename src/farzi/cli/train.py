@@ -78,6 +78,9 @@ def train(
     weights = out / "weights.safetensors"
     if weights.exists() and not force:
         raise SettingsError(f"--out {out}: weights are there already; --force replaces them.")
+    for name, number in {"width": width, "num_layers": num_layers, "num_heads": num_heads}.items():
+        if number is not None and number < 1:
+            raise ValueError(f"`{name}` must be an int >= 1, got {number}.")
     chosen_device, _ = choose_device(device)
     artifact = None
     asked = reading.asked | ({} if split_seed is None else {"split_seed": split_seed})

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from farzi import cli
+from farzi.cli import flags_of
 from farzi.cli._source import Reading
-from farzi.cli.flags import flags_of
 from farzi.data import prepare
 from farzi.distill import distill
 from toy import SMALL, write_log
