@@ -29,6 +29,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from farzi.experiments.comparison import Comparison
+from farzi.experiments.tables import markdown
+
 ROOT = Path(__file__).resolve().parents[1]
 PART = re.compile(
     r"(<!-- (summary|table|tree|engines|fastest|speeds):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
@@ -89,63 +92,14 @@ def render_result(root: Path, name: str, render: Callable[[Mapping[str, Any]], s
     return render(json.loads(path.read_text()))
 
 
-HEADLINE = ("HR@10", "HR@100", "nDCG@10", "nDCG@100", "perplexity", "accuracy", "loss")
-RATES = ("HR@", "nDCG@", "accuracy")
-WORTH_BEATING = ("full", "-soft", "start")
-
-
 def render_summary(result: Mapping[str, Any]) -> str:
     """Return a comparison's headline: sizes, scores, ratio to full data, the harder differences."""
-    shown = {name for row in result["rows"] for name in row["metrics"]}
-    metrics = [name for name in HEADLINE if name in shown]
-    head = ["", "sequences", "kB", *metrics, "of full"]
-    lines = [table_line(head), table_line(["---", *("---:" for _ in head[1:])])]
-    for row in result["rows"]:
-        sizes = [f"{row['sequences']:,}", f"{row['bytes'] / 1e3:,.0f}"]
-        cells = [score(row["metrics"].get(name), name) for name in metrics]
-        of_full = result["ratios"].get(row["name"], {}).get("mean")
-        lines.append(
-            table_line([row["name"], *sizes, *cells, "" if of_full is None else number(of_full)])
-        )
-    beaten: dict[str, list[str]] = {}
-    for item in result.get("paired", []):
-        if item["b"].endswith(WORTH_BEATING):
-            beaten.setdefault(f"{item['a']} less {item['b']}", []).append(
-                f"{item['metric']} {interval(item)}"
-            )
-    notes = [f"- {pair}: {', '.join(values)}" for pair, values in beaten.items()]
-    return "\n".join([*lines, "", *notes, *([""] if notes else []), result["protocol_line"]])
+    return markdown(Comparison.from_json(result), summary=True)
 
 
 def render_table(result: Mapping[str, Any]) -> str:
     """Return one comparison: every metric of every row, every difference, every ratio."""
-    metrics = list(dict.fromkeys(name for row in result["rows"] for name in row["metrics"]))
-    head = ["", "sequences", "tokens", "bytes", *metrics, "runs"]
-    lines = [table_line(head), table_line(["---", *("---:" for _ in head[1:])])]
-    for row in result["rows"]:
-        sizes = [f"{row[size]:,}" for size in ("sequences", "tokens", "bytes")]
-        cells = [score(row["metrics"].get(name), name) for name in metrics]
-        lines.append(table_line([row["name"], *sizes, *cells, str(row["num_runs"])]))
-    differences: dict[str, dict[str, str]] = {}
-    for item in result.get("paired", []):
-        differences.setdefault(item["b"], {})[item["metric"]] = interval(item)
-    ratios = {
-        name: {metric: number(value) for metric, value in values.items()}
-        for name, values in result.get("ratios", {}).items()
-    }
-    for title, grid in (("farzi less", differences), ("of full", ratios)):
-        if grid:
-            columns = list(dict.fromkeys(name for row in grid.values() for name in row))
-            lines += [
-                "",
-                table_line([title, *columns]),
-                table_line(["---"] + ["---:"] * len(columns)),
-            ]
-            lines += [
-                table_line([name, *(row.get(column, "") for column in columns)])
-                for name, row in grid.items()
-            ]
-    return "\n".join([*lines, "", result["protocol_line"]])
+    return markdown(Comparison.from_json(result))
 
 
 def render_engines(root: Path, name: str) -> str:
@@ -232,33 +186,6 @@ def render_speeds(root: Path, name: str) -> str:
 
 def table_line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def score(value: Mapping[str, float | None] | None, metric: str) -> str:
-    """Return mean and spread, `18.2 ± 0.4`, or the mean of a single run; rates in percent."""
-    if value is None or value["mean"] is None:
-        return ""
-    spread = value.get("std")
-    return scaled(value["mean"], metric) + (f" ± {scaled(spread, metric)}" if spread else "")
-
-
-def scaled(value: float, metric: str) -> str:
-    if metric.startswith(RATES):
-        return f"{100 * value:.1f}"
-    return number(value)
-
-
-def number(value: float) -> str:
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
-
-
-def interval(item: Mapping[str, Any]) -> str:
-    rate = item["metric"].startswith(RATES)
-    scale, digits = (100, 1) if rate else (1, 3)
-    difference, low, high = (
-        f"{scale * item[key]:+.{digits}f}" for key in ("difference", "low", "high")
-    )
-    return f"{difference} [{low}, {high}]"
 
 
 # ------------------------------------------------------------------------------------------ tree

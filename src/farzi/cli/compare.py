@@ -13,11 +13,9 @@ from farzi.cli._source import DEFAULT_READING, On, Reading
 from farzi.errors import SettingsError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from farzi.artifact import Artifact
     from farzi.data import PreparedData
-    from farzi.experiments.compare import Split
+    from farzi.experiments.splits import Split
 
 __all__ = ["compare"]
 
@@ -67,8 +65,9 @@ def compare(
         farzi compare stdlib-calls --artifact runs/calls --rows full farzi --json
     """
     from farzi.artifact import locate_artifact, read_artifact
-    from farzi.experiments.compare import ROWS, CompareSettings
+    from farzi.experiments.compare import CompareSettings
     from farzi.experiments.compare import compare as run_comparison
+    from farzi.experiments.tables import notes, terminal
     from farzi.provenance import is_run, read_again, remembered_by, split_folders
 
     folders = [inner for folder in artifact for inner in split_folders(folder)]
@@ -93,7 +92,7 @@ def compare(
     values: dict[str, Any] = {
         "seeds": seeds,
         "seed": seed,
-        "rows": rows or ROWS,
+        "rows": rows,
         "full_batch": full_batch,
     }
     values |= {"lrs": grid_lr} if grid_lr else {}
@@ -115,17 +114,18 @@ def compare(
     ]
     with output.progress("compare", unit="runs") as bar:
         result = run_comparison(opened, settings, device=chosen, progress=bar)
-    output.say(result["protocol_line"])
-    output.result(result, text=_table(result))
+    output.say(result.protocol_line)
+    (table,) = terminal(result)
+    output.result(result.to_json(), text=table)
     if not output.json:
-        for line in _notes(result):
+        for line in notes(result):
             print(line)
 
 
 def _others(also: tuple[str, ...]) -> list[tuple[str, Artifact]]:
     """The artifacts that `--also` names, one a split, with the name of their row."""
     from farzi.artifact import locate_artifact, read_artifact
-    from farzi.experiments.compare import ROWS
+    from farzi.experiments.rows import ROWS
     from farzi.provenance import split_folders
 
     others = []
@@ -152,7 +152,8 @@ def _split(
     from farzi.distill import DistillSettings
     from farzi.distill.teachers import Omega, TeacherSettings, teacher_runs
     from farzi.evaluation import sequences_of
-    from farzi.experiments.compare import Split
+    from farzi.experiments.rows import ROWS, load_row
+    from farzi.experiments.splits import Split
     from farzi.models import build_student
 
     also = {name: x for name, x in others if x.source["split_seed"] == data.split_seed}
@@ -168,7 +169,7 @@ def _split(
         )
     student: Any = artifact.recipe["student"]
     teachers: tuple[Any, ...] = ()
-    if any(row.endswith("-soft") for row in settings.rows):
+    if any("teachers" in load_row(name).needs for name in settings.rows or ROWS):
         omega = Omega.load(folder / "teachers")
         if omega is None:
             output.say("no teachers in the run folder: training some for the soft rows")
@@ -190,64 +191,12 @@ def _split(
             teachers = omega.teachers()
     return Split(
         data,
-        artifact.recipe,
+        student,
         artifact.num_sequences,
-        int(student["context_length"]),
-        artifact.synthetic,
+        int(artifact.recipe.get("batch_size", 10)),
+        {
+            **{name: distilled.synthetic for name, distilled in also.items()},
+            "farzi": artifact.synthetic,
+        },
         teachers,
-        {name: distilled.synthetic for name, distilled in also.items()},
     )
-
-
-def _table(result: dict[str, Any]) -> Table:
-    from rich.table import Table
-
-    names = list(result["rows"][0]["metrics"])
-    table = Table(title=None)
-    table.add_column("row")
-    for title in ("sequences", "tokens", "bytes", *names, "of full"):
-        table.add_column(title, justify="right")
-    for row in result["rows"]:
-        metrics = row["metrics"]
-        ratio = result["ratios"].get(row["name"], {}).get("mean")
-        table.add_row(
-            row["name"],
-            *(f"{row[size]:,}" if row[size] else "" for size in ("sequences", "tokens", "bytes")),
-            *(_cell(name, metrics.get(name)) for name in names),
-            "" if ratio is None else f"{ratio:.3f}",
-        )
-    return table
-
-
-def _cell(name: str, value: dict[str, float] | None) -> str:
-    if value is None:
-        return ""
-    if name == "loss":
-        return f"{value['mean']:.3f} ± {value['std']:.3f}"
-    if "perplexity" in name:
-        return f"{value['mean']:.1f} ± {value['std']:.1f}"
-    return f"{100 * value['mean']:.1f} ± {100 * value['std']:.1f}"
-
-
-def _notes(result: dict[str, Any]) -> list[str]:
-    stopped = {row["name"]: row["stopped"] for row in result["rows"] if "cap" in row["stopped"]}
-    notes = [
-        f"mean ± standard deviation over {result['rows'][0]['num_runs']} runs, "
-        f"splits {', '.join(map(str, result['split_seeds']))}; of full: mean ratio to full data"
-    ]
-    if stopped:
-        notes.append(f"stopped by the cap at least once: {', '.join(stopped)}")
-    notes += [
-        _pair_note(pair)
-        for pair in result["paired"]
-        if pair["metric"] in ("nDCG@10", "HR@100", "loss")
-    ]
-    return notes
-
-
-def _pair_note(pair: dict[str, Any]) -> str:
-    scale, digits = (1, 3) if pair["metric"] == "loss" else (100, 1)
-    difference, low, high = (
-        f"{scale * pair[name]:+.{digits}f}" for name in ("difference", "low", "high")
-    )
-    return f"farzi - {pair['b']}, {pair['metric']}: {difference} [{low}, {high}]"

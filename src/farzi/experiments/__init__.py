@@ -1,1 +1,1 @@
-"""Experiments: rows side by side over splits and seeds, and their tables."""
+"""Full data, samples of it and distilled data, tuned alike and scored side by side."""

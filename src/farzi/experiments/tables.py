@@ -1,0 +1,233 @@
+"""A comparison as a table: one renderer for the terminal and for Markdown.
+
+Every rate (HR, nDCG, MRR, AUC, accuracy) is shown in percent; JSON has fractions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from farzi.experiments.comparison import Comparison, Difference, RowResult, Spread
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Grid", "full_grids", "markdown", "notes", "summary_grid", "terminal"]
+
+RATES = ("HR@", "nDCG@", "MRR", "AUC", "accuracy")
+HEADLINE = ("HR@10", "HR@100", "nDCG@10", "nDCG@100", "perplexity", "accuracy", "loss")
+WORTH_BEATING = ("full", "-soft", "start")
+"""How the names of the rows end whose difference a summary shows."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as strings: the first column on the left, the others on the right."""
+
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def summary_grid(comparison: Comparison) -> Grid:
+    """The headline: size, scores, ratio to full data, and what training cost."""
+    shown = {metric for row in comparison.rows for metric in row.metrics}
+    metrics = [name for name in HEADLINE if name in shown]
+    costs = any(row.seconds is not None for row in comparison.rows)
+    head = ["", "sequences", "kB", *metrics, "of full", *(["s to train", "faster"] * costs)]
+    rows = []
+    for row in comparison.rows:
+        cells = [row.name, f"{row.sequences:,}", f"{row.bytes / 1e3:,.0f}"]
+        cells += [_score(row, metric) for metric in metrics]
+        cells += [_of_full(comparison, row)]
+        cells += [seconds(row.seconds), times(row.faster)] if costs else []
+        rows.append(tuple(cells))
+    return Grid(tuple(head), tuple(rows))
+
+
+def full_grids(comparison: Comparison) -> list[Grid]:
+    """Every metric of every row, every cost, every difference, every ratio."""
+    metrics = list(dict.fromkeys(name for row in comparison.rows for name in row.metrics))
+    grids = [
+        Grid(
+            ("", "sequences", "tokens", "bytes", *metrics, "runs"),
+            tuple(
+                (
+                    row.name,
+                    *(f"{size:,}" for size in (row.sequences, row.tokens, row.bytes)),
+                    *(_score(row, metric) for metric in metrics),
+                    str(row.num_runs),
+                )
+                for row in comparison.rows
+            ),
+        )
+    ]
+    trained = [row for row in comparison.rows if row.seconds is not None]
+    if trained:
+        shares = [reached.share for reached in trained[0].reached]
+        grids.append(
+            Grid(
+                (
+                    "to train",
+                    "best step",
+                    "events read",
+                    "seconds",
+                    "faster",
+                    *(f"s to {share:.0%} of full" for share in shares),
+                ),
+                tuple(_cost_cells(row) for row in trained),
+            )
+        )
+    differences: dict[str, dict[str, str]] = {}
+    for pair in comparison.paired:
+        differences.setdefault(pair.b, {})[pair.metric] = interval(pair)
+    ratios = {
+        name: {metric: number(value) for metric, value in values.items()}
+        for name, values in comparison.ratios.items()
+    }
+    for title, cells in (("farzi less", differences), ("of full", ratios)):
+        if cells:
+            columns = list(dict.fromkeys(name for row in cells.values() for name in row))
+            grids.append(
+                Grid(
+                    (title, *columns),
+                    tuple(
+                        (name, *(row.get(column, "") for column in columns))
+                        for name, row in cells.items()
+                    ),
+                )
+            )
+    return grids
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """What must be read with the table, a line each."""
+    lines = []
+    if comparison.rows:
+        lines.append(
+            "rates in percent; mean ± standard deviation over "
+            f"{comparison.rows[0].num_runs} runs, splits "
+            f"{', '.join(map(str, comparison.split_seeds))}; of full: mean ratio to full data"
+        )
+    if comparison.clock:
+        lines.append(f"seconds: {comparison.clock}")
+    if capped := [row.name for row in comparison.rows if "cap" in row.stopped and row.finished]:
+        lines.append(f"stopped by a limit at least once: {', '.join(capped)}")
+    if cut := [row.name for row in comparison.rows if not row.finished]:
+        lines.append(
+            "not finished, so no result (a limit stopped a run before validation did, and before "
+            f"it had the seconds that full data took): {', '.join(cut)}"
+        )
+    return [*lines, *differences_worth_reading(comparison)]
+
+
+def differences_worth_reading(comparison: Comparison) -> list[str]:
+    """The differences from the rows that are hard to beat, a line a row."""
+    beaten: dict[str, list[str]] = {}
+    for pair in comparison.paired:
+        if pair.b.endswith(WORTH_BEATING):
+            beaten.setdefault(f"{pair.a} less {pair.b}", []).append(
+                f"{pair.metric} {interval(pair)}"
+            )
+    return [f"{pair}: {', '.join(values)}" for pair, values in beaten.items()]
+
+
+def markdown(comparison: Comparison, *, summary: bool = False) -> str:
+    """The comparison for a document: the headline, or all of it, and the protocol."""
+    if not summary:
+        tables = [_markdown_grid(grid) for grid in full_grids(comparison)]
+        return "\n\n".join([*tables, comparison.protocol_line])
+    table = _markdown_grid(summary_grid(comparison))
+    lines = [f"- {line}" for line in differences_worth_reading(comparison)]
+    return "\n".join([table, "", *lines, *([""] if lines else []), comparison.protocol_line])
+
+
+def terminal(comparison: Comparison, *, summary: bool = True) -> list[Table]:
+    """The comparison as tables of `rich`."""
+    from rich.table import Table
+
+    tables = []
+    for grid in [summary_grid(comparison)] if summary else full_grids(comparison):
+        table = Table()
+        for place, title in enumerate(grid.head):
+            table.add_column(title, justify="right" if place else "left")
+        for row in grid.rows:
+            table.add_row(*row)
+        tables.append(table)
+    return tables
+
+
+def _markdown_grid(grid: Grid) -> str:
+    rule = ["---", *("---:" for _ in grid.head[1:])]
+    return "\n".join(_line(cells) for cells in (grid.head, rule, *grid.rows))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _of_full(comparison: Comparison, row: RowResult) -> str:
+    if not row.finished:
+        return "not finished"
+    return number(comparison.ratios.get(row.name, {}).get("mean"))
+
+
+def _score(row: RowResult, metric: str) -> str:
+    return spread(row.metrics.get(metric), metric) if row.finished else ""
+
+
+def _cost_cells(row: RowResult) -> tuple[str, ...]:
+    step = "" if row.step is None else f"{row.step:,.0f}"
+    events = "" if row.events is None else f"{row.events:,.0f}"
+    reached = []
+    for each in row.reached:
+        some = f" ({each.runs} of {row.num_runs} runs)" if each.runs < row.num_runs else ""
+        reached.append("never" if each.seconds is None else seconds(each.seconds) + some)
+    return (row.name, step, events, seconds(row.seconds), times(row.faster), *reached)
+
+
+def spread(value: Spread | None, metric: str) -> str:
+    """Mean and spread, `18.2 ± 0.4`, or the mean of a single run; rates in percent."""
+    if value is None or value.mean is None:
+        return ""
+    return scaled(value.mean, metric) + (f" ± {scaled(value.std, metric)}" if value.std else "")
+
+
+def scaled(value: float, metric: str) -> str:
+    """One score; rates in percent.
+
+    Example:
+        >>> from farzi.experiments.tables import scaled
+        >>> scaled(0.287, "MRR"), scaled(4.883, "loss")
+        ('28.7', '4.883')
+    """
+    return f"{100 * value:.1f}" if metric.startswith(RATES) else number(value)
+
+
+def number(value: float | None) -> str:
+    """A number with as many digits as are of use; empty where there is none."""
+    if value is None or value != value:
+        return ""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
+def seconds(value: float | None) -> str:
+    """Seconds, with a digit behind the point where they are few."""
+    if value is None:
+        return ""
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+
+
+def times(value: float | None) -> str:
+    """How many times, as `8.1x`; empty where it is not known."""
+    return "" if value is None else f"{value:,.1f}x"
+
+
+def interval(pair: Difference) -> str:
+    """A difference and its interval, `+2.5 [+0.2, +4.8]`; rates in points of percent."""
+    scale, digits = (100, 1) if pair.metric.startswith(RATES) else (1, 3)
+    difference, low, high = (
+        f"{scale * value:+.{digits}f}" for value in (pair.difference, pair.low, pair.high)
+    )
+    return f"{difference} [{low}, {high}]"

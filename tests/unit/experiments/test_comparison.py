@@ -1,0 +1,146 @@
+"""Ratios, differences and costs, on runs small enough to work out by hand."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from farzi.experiments.comparison import Comparison
+from farzi.experiments.results import Run
+from made_up_runs import RANKING, compared, run, training
+
+
+def test_a_ratio_is_the_row_over_full_data_and_perplexity_the_other_way_round():
+    runs = [
+        run("full", metrics={"perplexity": 60.0, "accuracy": 0.25}),
+        run("farzi", metrics={"perplexity": 80.0, "accuracy": 0.2}),
+    ]
+    ratios = compared(runs, task="language").ratios
+    assert ratios == {"farzi": {"perplexity": 0.75, "accuracy": 0.8, "mean": pytest.approx(0.775)}}
+
+
+def test_a_ratio_is_of_means_over_runs():
+    runs = [
+        run("full", seed=seed, metrics={**RANKING, "HR@10": hr})
+        for seed, hr in ((0, 0.4), (1, 0.6))
+    ]
+    runs += [
+        run("farzi", seed=seed, metrics={**RANKING, "HR@10": hr})
+        for seed, hr in ((0, 0.1), (1, 0.2))
+    ]
+    result = compared(runs)
+    assert result.ratios["farzi"]["HR@10"] == pytest.approx(0.15 / 0.5)
+    assert result.row("farzi").metrics["HR@10"].mean == pytest.approx(0.15)
+    assert result.row("farzi").metrics["HR@10"].std == pytest.approx(math.sqrt(0.005))
+
+
+def test_a_row_that_lacks_a_split_is_held_against_full_data_on_the_others():
+    runs = [
+        run("full", split=split, metrics={**RANKING, "HR@10": hr})
+        for split, hr in ((0, 0.4), (1, 0.8))
+    ]
+    runs += [run("farzi", split=0, metrics={**RANKING, "HR@10": 0.4})]
+    assert compared(runs, splits=(0, 1)).ratios["farzi"]["HR@10"] == pytest.approx(1.0)
+
+
+def test_differences_pair_the_same_users_of_the_same_split():
+    """Users' means over seeds; splits one after the other, whatever the order of the runs."""
+    full = [
+        run("full", split=1, per_user={"HR@10": (1, 1, 1)}),
+        run("full", split=0, per_user={"HR@10": (0, 1)}),
+    ]
+    farzi = [
+        run("farzi", split=0, seed=0, per_user={"HR@10": (1, 1)}),
+        run("farzi", split=1, seed=0, per_user={"HR@10": (1, 0, 1)}),
+        run("farzi", split=0, seed=1, per_user={"HR@10": (0, 1)}),
+        run("farzi", split=1, seed=1, per_user={"HR@10": (1, 0, 0)}),
+    ]
+    (pair,) = compared([*full, *farzi], splits=(0, 1)).paired
+    users = np.array([0.5, 0, 0, -1, -0.5])  # split 0, then split 1
+    assert (pair.a, pair.b, pair.metric) == ("farzi", "full", "HR@10")
+    assert pair.difference == pytest.approx(users.mean())
+    assert pair.low < users.mean() < pair.high
+
+
+def test_the_bootstrap_draws_users_for_both_rows_at_once():
+    """Two users that differ by 0 and 1: a resample's mean is 0, .5 or 1.
+
+    Were rows drawn apart, two rows that are equal user by user would differ in most resamples.
+    """
+    same = {"HR@10": (0.0, 1.0)}
+    (none,) = compared([run("full", per_user=same), run("farzi", per_user=same)]).paired
+    assert (none.difference, none.low, none.high) == (0, 0, 0)
+    better = {"HR@10": (1.0, 1.0)}
+    (some,) = compared([run("full", per_user=same), run("farzi", per_user=better)]).paired
+    assert (some.difference, some.low, some.high) == (0.5, 0, 1)
+    shifted = {"HR@10": (0.25, 1.25)}
+    (shift,) = compared([run("full", per_user=same), run("farzi", per_user=shifted)]).paired
+    assert (shift.low, shift.high) == (0.25, 0.25)
+
+
+def test_users_of_another_split_are_never_paired():
+    runs = [
+        run("full", split=0, per_user={"HR@10": (0, 1)}),
+        run("farzi", split=1, per_user={"HR@10": (1, 1)}),
+    ]
+    result = compared(runs, splits=(0, 1))
+    assert result.paired == ()
+    assert result.ratios == {}
+
+
+def test_what_training_cost():
+    runs = [run("full", training=training(seconds=40, total=60)), run("farzi")]
+    row = compared(runs).row("farzi")
+    assert (row.step, row.events, row.seconds, row.faster) == (40, 800, 10, 4)
+
+
+def test_seconds_to_a_share_of_full_data_are_read_off_the_curve():
+    """95 % of the quality is a perplexity of 1 / .95 times full data's: a loss of .0513 more."""
+    curve = ((10, 1.0, 6.0), (20, 2.0, 5.05), (30, 3.0, 4.99), (40, 4.0, 4.98))
+    runs = [
+        run("full", training=training(loss=5.0)),
+        run("farzi", training=training(loss=4.98, curve=curve)),
+        run("random", training=training(loss=5.2)),
+    ]
+    result = compared(runs)
+    assert [(each.share, each.seconds) for each in result.row("farzi").reached] == [
+        (0.95, 2),
+        (1, 3),
+    ]
+    assert [each.seconds for each in result.row("random").reached] == [None, None]
+    assert [each.runs for each in result.row("random").reached] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("stopped", "total", "finished"),
+    [("validation", 1, True), ("cap", 59, False), ("cap", 60, True)],
+)
+def test_a_row_cut_off_before_the_seconds_of_full_data_is_no_result(stopped, total, finished):
+    runs = [
+        run("full", training=training(total=60)),
+        run("farzi", training=training(stopped=stopped, total=total)),
+    ]
+    result = compared(runs)
+    assert result.row("farzi").finished is finished
+    assert ("farzi" in result.ratios) is finished
+
+
+def test_full_data_cut_off_are_no_result_either():
+    assert not compared([run("full", training=training(stopped="cap"))]).row("full").finished
+
+
+def test_json_holds_all_of_it():
+    runs = [
+        run("full", per_user={"HR@10": (0, 1)}),
+        run("farzi", per_user={"HR@10": (1, 1)}),
+        run("most-popular", training=None, choice=None),
+    ]
+    result = compared(runs)
+    assert Comparison.from_json(json.loads(json.dumps(result.to_json()))) == result
+    assert result.curves("farzi") == [list(training().curve)]
+
+
+def test_a_run_is_the_same_after_json():
+    first = run("farzi", per_user={"loss": (0.5, 1.25)})
+    assert Run.from_json(json.loads(json.dumps(first.to_json()))) == first
