@@ -15,8 +15,7 @@ from farzi import metrics
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
 from farzi.errors import DataError
-from farzi.models import Params, Student
-from farzi.models.fused.soft_head import embed
+from farzi.models import Params, Student, hidden_states, logits
 
 __all__ = [
     "EOS",
@@ -140,17 +139,16 @@ def _token_nll(
     student: Student, params: Params, sequences: Sequences, chosen: npt.NDArray[np.int64]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss of every next token, which of them are real, and whether each was the top guess."""
-    table = student.embedding(params)
+    device = student.embedding(params).device
     length = min(int(sequences.lengths[chosen].max()), student.context_length + 1)
     padded, real = sequences.padded(chosen, length)
-    tokens = torch.from_numpy(padded).to(table.device)
-    mask = torch.from_numpy(real).to(table.device)
-    hidden = student.hidden(params, embed(tokens[:, :-1], table))
-    logits = hidden @ table.T
+    tokens = torch.from_numpy(padded).to(device)
+    mask = torch.from_numpy(real).to(device)
+    scores = logits(student, params, hidden_states(student, params, tokens[:, :-1]))
     target = tokens[:, 1:, None]
-    own = logits.gather(-1, target)
-    nll = (logits.logsumexp(-1, keepdim=True) - own)[..., 0]
-    return nll, mask[:, 1:], (own >= logits.amax(-1, keepdim=True))[..., 0]
+    own = scores.gather(-1, target)
+    nll = (scores.logsumexp(-1, keepdim=True) - own)[..., 0]
+    return nll, mask[:, 1:], (own >= scores.amax(-1, keepdim=True))[..., 0]
 
 
 @torch.no_grad()
@@ -171,13 +169,13 @@ def _last_scores(
     student: Student, params: Params, sequences: Sequences, chosen: npt.NDArray[np.int64]
 ) -> Tensor:
     """Scores (B, V) of the next item after each context."""
-    table = student.embedding(params)
+    device = student.embedding(params).device
     contexts = Sequences.from_lists([sequences[int(index)][:-1] for index in chosen])
     padded, real = contexts.padded(np.arange(len(chosen)), student.context_length)
     tokens, mask = torch.from_numpy(padded), torch.from_numpy(real)
-    hidden = student.hidden(params, embed(tokens.to(table.device), table))
-    last = hidden[torch.arange(len(chosen)), mask.sum(1).to(table.device) - 1]
-    return (last @ table.T).cpu()
+    hidden = hidden_states(student, params, tokens.to(device))
+    last = hidden[torch.arange(len(chosen)), mask.sum(1).to(device) - 1]
+    return logits(student, params, last).cpu()
 
 
 def _evaluate_ranking(

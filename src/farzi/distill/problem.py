@@ -21,7 +21,7 @@ from farzi.metagrad import Adjoint, CompiledLoss, Optimizer, metagradient, reado
 from farzi.metagrad.metagradient import OuterLoss
 from farzi.metagrad.unroll import InnerLoss
 from farzi.metagrad.update import State
-from farzi.models import Student, embedded_loss
+from farzi.models import Student, embedded_loss, sequence_loss
 from farzi.seeding import stream, stream_seed
 from farzi.synthetic import SyntheticSequences
 from farzi.training import Batch, SyntheticBatches, real_batch
@@ -140,14 +140,19 @@ class Problem:
         def loss(
             params: Mapping[str, Tensor], meta: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
         ) -> Tensor:
-            table, rows = student.embedding(params), inputs.get("rows")
-            if "tokens" in meta:
-                embedded = {name: readout(soft, table, rows) for name, soft in meta.items()}
-            else:
-                soft = decoded(start.with_factors(meta), rows)
-                embedded = {name: soft[name] @ table for name in soft}
-            targets, mask = embedded.get("labels"), inputs.get("mask")
-            return embedded_loss(student, params, embedded["tokens"], targets, mask)
+            rows = inputs.get("rows")
+            whole = "tokens" in meta
+            soft = meta if whole else decoded(start.with_factors(meta), rows)
+
+            def read(soft: Tensor, table: Tensor) -> Tensor:
+                return readout(soft, table, rows) if whole else soft @ table
+
+            mask = inputs.get("mask")
+            if "labels" not in soft:
+                return sequence_loss(student, params, soft["tokens"], mask=mask, read=read)
+            embedded = read(soft["tokens"], student.embedding(params))
+            targets = read(soft["labels"], student.head(params).table)
+            return embedded_loss(student, params, embedded, targets, mask)
 
         return CompiledLoss(loss)
 

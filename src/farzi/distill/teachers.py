@@ -21,8 +21,7 @@ from torch import Tensor
 from farzi.data.sequences import Sequences
 from farzi.errors import DataError
 from farzi.evaluation import validation_loss
-from farzi.models import Params, Student
-from farzi.models.fused.soft_head import embed
+from farzi.models import Params, Student, hidden_states
 from farzi.training import RealBatches, TrainSettings, train
 
 __all__ = ["Omega", "TeacherSettings", "mean_logits", "teacher_runs"]
@@ -187,15 +186,23 @@ def _run_file(folder: Path, run: int) -> Path:
 
 @torch.no_grad()
 def mean_logits(
-    student: Student, teachers: Sequence[Params], tokens: Tensor
+    student: Student | Sequence[Student], teachers: Sequence[Params], tokens: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Factors of the mean of several models' logits: H (B, L, n W) and E (V, n W) of n models.
 
     Up to a constant a position, mean logits are mean log-probabilities: softmax(H E^T) is the
-    normalised geometric mean of the predictions.
+    normalised geometric mean of the predictions. A head's bias is one more column of E.
+
+    Args:
+        student: the architecture of all teachers, or of each.
+        teachers: weights of each.
+        tokens: int64 (B, L), or soft tokens (B, L, V).
     """
+    students = student if isinstance(student, Sequence) else [student] * len(teachers)
+    pairs = list(zip(students, teachers, strict=True))
+    heads = [each.head(params) for each, params in pairs]
     hidden = [
-        student.hidden(params, embed(tokens, student.embedding(params))) / len(teachers)
-        for params in teachers
+        head.states(hidden_states(each, params, tokens)) / len(teachers)
+        for head, (each, params) in zip(heads, pairs, strict=True)
     ]
-    return torch.cat(hidden, -1), torch.cat([student.embedding(params) for params in teachers], 1)
+    return torch.cat(hidden, -1), torch.cat([head.table for head in heads], 1)

@@ -51,7 +51,11 @@ class ThinProducts:
         full = self._factors is not None and self._used + width > len(self._factors[1])
         if full or rows is not self._rows:
             self.flush()
-        if self._factors is None or len(self._factors[0]) != len(left):
+        if (
+            self._factors is None
+            or len(self._factors[0]) != len(left)
+            or self._factors[0].shape[1] < width
+        ):
             rank = 2 * STEPS_A_BLOCK * width
             self._factors = left.new_empty(len(left), rank), right.new_empty(rank, len(right))
         self._rows = rows

@@ -1,33 +1,40 @@
-"""Students: small models, pure in its parameters, twice differentiable."""
+"""Students: small models, pure in their parameters, twice differentiable."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from farzi.errors import SettingsError
-from farzi.models.base import Params, Student
-from farzi.models.causal import CausalTransformer
-from farzi.models.losses import embedded_loss, sequence_loss
-from farzi.models.sasrec import SASRec
-from farzi.models.transformer import Transformer
+from farzi.models.base import Head, Params, Student
+from farzi.models.losses import embedded_loss, hidden_states, logits, sequence_loss
+
+# A student is one line here: what is imported under its own name is in `STUDENTS`.
+from farzi.models.sasrec import SASRec as SASRec
+from farzi.models.transformer import Transformer as Transformer
 
 __all__ = [
     "STUDENTS",
+    "Head",
     "Params",
-    "SASRec",
     "Student",
-    "Transformer",
     "build_student",
     "embedded_loss",
+    "hidden_states",
+    "logits",
     "sequence_loss",
+    "student_from",
 ]
 
-STUDENTS: dict[str, type[CausalTransformer]] = {
-    student.name: student for student in (SASRec, Transformer)
+STUDENTS: dict[str, Any] = {
+    vars(value)["name"]: value
+    for value in list(globals().values())
+    if isinstance(value, type) and isinstance(vars(value).get("name"), str)
 }
+"""The built-in students by name: frozen dataclasses of sizes that fulfil `Student`."""
 
 
 def build_student(settings: Mapping[str, Any]) -> Student:
@@ -50,6 +57,49 @@ def build_student(settings: Mapping[str, Any]) -> Student:
     if unknown := sorted(set(sizes) - known):
         raise SettingsError(f"student {name!r} has no setting {unknown[0]!r}.")
     try:
-        return STUDENTS[name](**sizes)
+        student: Student = STUDENTS[name](**sizes)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"student {name!r}: {error}") from error
+    return student
+
+
+def student_from(
+    text: str, defaults: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> Student:
+    """The student that a command line names.
+
+    Args:
+        text: a name, with settings of its own where there are any: `sasrec`, `rnn:cell=lstm`.
+        defaults: sizes it takes where it has such a size and nothing else says so; `num_tokens`
+            and `context_length` are always among them.
+        settings: sizes that were asked for, which it must have; `text` goes before them.
+
+    Raises:
+        SettingsError: there is no such student, or it has no such setting.
+
+    Example:
+        >>> from farzi.models import student_from
+        >>> sizes = {"num_tokens": 9, "context_length": 5, "width": 32, "num_trees": 3}
+        >>> student_from("transformer:width=8,num_heads=2", sizes)
+        Transformer(num_tokens=9, context_length=5, width=8, num_layers=1, num_heads=2, ...)
+    """
+    name, _, own = text.partition(":")
+    asked = {**(settings or {}), **_settings_in(own, text)}
+    fields = dataclasses.fields(STUDENTS[name]) if name in STUDENTS else ()
+    known = {field.name for field in fields}
+    sizes = {key: value for key, value in defaults.items() if key in known}
+    return build_student({**sizes, **asked, "name": name})
+
+
+def _settings_in(own: str, text: str) -> dict[str, Any]:
+    """`a=1,b=lstm` as names and values."""
+    values: dict[str, Any] = {}
+    for part in own.split(",") if own else ():
+        name, found, value = part.partition("=")
+        if not found:
+            raise SettingsError(f"student {text!r}: {part!r} must be NAME=VALUE.")
+        try:
+            values[name.strip()] = json.loads(value)
+        except ValueError:
+            values[name.strip()] = value.strip()
+    return values

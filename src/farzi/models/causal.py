@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from farzi.models.base import Params
+from farzi.models.base import Head, Params
 from farzi.models.blocks import (
     block_shapes,
     causal_conv,
@@ -80,7 +80,7 @@ class CausalTransformer:
         return draw_parameters(shapes, generator, dtype)
 
     def embedding(self, params: Params) -> Tensor:
-        """The tied token embedding E (V, W)."""
+        """The token embedding (V, W), which is the head as well."""
         return params["embedding"]
 
     def hidden(
@@ -104,6 +104,10 @@ class CausalTransformer:
                 generator=generator,
             )
         return norm(params, "norm", x)
+
+    def head(self, params: Params) -> Head:
+        """The embedding itself, without a bias."""
+        return Head(params["embedding"])
 
     def settings(self) -> dict[str, str | int | float]:
         """Name and sizes."""

@@ -1,6 +1,14 @@
-"""The training loss of a student, one path for hard tokens, soft tokens and soft labels."""
+"""Loss and scores of a student: one path for all of them, whatever their head.
+
+Hard tokens, soft tokens and soft labels, tied and untied heads, with and without a bias: training,
+evaluation, teachers and starts all come through here. Inputs are read through the embedding, labels
+through the head's table. Where the two are one tensor, tokens that are labels as well are read
+once.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -8,7 +16,7 @@ from torch import Tensor
 from farzi.models.base import Params, Student
 from farzi.models.fused.soft_head import embed, target_loss
 
-__all__ = ["embedded_loss", "sequence_loss"]
+__all__ = ["embedded_loss", "hidden_states", "logits", "sequence_loss"]
 
 
 def sequence_loss(
@@ -20,6 +28,7 @@ def sequence_loss(
     mask: Tensor | None = None,
     generator: torch.Generator | None = None,
     smoothing: float = 0.0,
+    read: Callable[[Tensor, Tensor], Tensor] = embed,
 ) -> Tensor:
     """Mean next-token cross-entropy of a batch.
 
@@ -34,6 +43,8 @@ def sequence_loss(
             counts when its token is real.
         generator: draws dropout; None turns it off.
         smoothing: share of every label that is spread over all tokens alike (Szegedy et al. 2016).
+        read: (tokens, table) -> rows of the table, by which tokens and labels are read, where that
+            is not to be `embed`.
 
     Returns:
         A scalar, in nats a position.
@@ -49,26 +60,67 @@ def sequence_loss(
         >>> bool(torch.isclose(hard, soft))
         True
     """
-    table = student.embedding(params)
-    targets = None if labels is None else embed(labels, table)
-    return embedded_loss(student, params, embed(tokens, table), targets, mask, generator, smoothing)
+    targets = None if labels is None else read(labels, student.head(params).table)
+    embedded = read(tokens, student.embedding(params))
+    if targets is None:
+        tied = is_tied(student, params)
+        targets = embedded if tied else read(tokens, student.head(params).table)
+        mask = None if mask is None else mask[..., 1:]
+        embedded, targets = embedded[..., :-1, :], targets[..., 1:, :]
+    return embedded_loss(student, params, embedded, targets, mask, generator, smoothing)
 
 
 def embedded_loss(
     student: Student,
     params: Params,
     embedded: Tensor,
-    targets: Tensor | None = None,
+    targets: Tensor,
     mask: Tensor | None = None,
     generator: torch.Generator | None = None,
     smoothing: float = 0.0,
 ) -> Tensor:
-    """`sequence_loss` of tokens and labels that are embedded already, both (B, L, W)."""
-    table = student.embedding(params)
-    if targets is None:
-        embedded, targets = embedded[..., :-1, :], embedded[..., 1:, :]
-        mask = None if mask is None else mask[..., 1:]
-    if smoothing:  # (1 - s) P + s / V in place of P, embedded
+    """`sequence_loss` of inputs and labels that are read already.
+
+    Args:
+        student: the model.
+        params: its parameters.
+        embedded: inputs read through the embedding (B, L, E).
+        targets: labels read through the head's table (B, L, W), row t the target of position t.
+        mask: bool (B, L), True where a position counts; None when all do.
+        generator: draws dropout; None turns it off.
+        smoothing: share of every label that is spread over all tokens alike.
+    """
+    head = student.head(params)
+    table = head.table
+    if smoothing:  # (1 - s) P + s / V in place of P, read
         targets = targets.lerp(table.mean(-2).expand_as(targets), smoothing)
     hidden = student.hidden(params, embedded, generator)
-    return target_loss(hidden, table, targets, mask)
+    return target_loss(head.states(hidden), table, targets, mask)
+
+
+def hidden_states(
+    student: Student, params: Params, tokens: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Hidden states (B, L, W) of hard tokens (B, L) or soft ones (B, L, V)."""
+    return student.hidden(params, embed(tokens, student.embedding(params)), generator)
+
+
+def logits(student: Student, params: Params, hidden: Tensor) -> Tensor:
+    """Scores (..., V) of the next token, from hidden states (..., W).
+
+    Example:
+        >>> import torch
+        >>> from farzi.models import SASRec, hidden_states, logits
+        >>> student = SASRec(num_tokens=5, context_length=3, width=4)
+        >>> params = student.init(torch.Generator().manual_seed(0))
+        >>> hidden = hidden_states(student, params, torch.tensor([[0, 1, 2]]))
+        >>> logits(student, params, hidden[:, -1]).shape
+        torch.Size([1, 5])
+    """
+    return student.head(params).scores(hidden)
+
+
+def is_tied(student: Student, params: Params) -> bool:
+    """Whether the head is the embedding itself, without a bias."""
+    head = student.head(params)
+    return head.bias is None and head.weight is student.embedding(params)

@@ -46,7 +46,12 @@ class TeacherStart:
 
 @torch.no_grad()
 def teacher_start(
-    student: Student, teachers: Sequence[Params], rows: Rows, latent_dim: int, *, labels: bool
+    student: Student | Sequence[Student],
+    teachers: Sequence[Params],
+    rows: Rows,
+    latent_dim: int,
+    *,
+    labels: bool,
 ) -> SyntheticSequences:
     """The teachers' predictions along real rows: hidden states times embedding tables.
 
@@ -55,7 +60,7 @@ def teacher_start(
     labels.
 
     Args:
-        student: the teachers' architecture.
+        student: the teachers' architecture, one for all or one for each.
         teachers: weights of each.
         rows: real rows of training users.
         latent_dim: rank K.
