@@ -18,8 +18,8 @@ from torch import Tensor
 from farzi.data.sequences import Sequences
 from farzi.distill.teachers import Omega
 from farzi.metagrad import Adjoint, CompiledLoss, Optimizer, metagradient, readout, unroll
+from farzi.metagrad.inner_loop import InnerLoss
 from farzi.metagrad.metagradient import OuterLoss
-from farzi.metagrad.unroll import InnerLoss
 from farzi.metagrad.update import State
 from farzi.models import Student, embedded_loss, sequence_loss
 from farzi.seeding import stream, stream_seed

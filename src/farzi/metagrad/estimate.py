@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from farzi.metagrad.adjoints import Adjoint, Auto, Direct
+from farzi.metagrad.guards import ordinary_modes
+from farzi.metagrad.inner_loop import InnerLoss, gradient, inner_loop
 from farzi.metagrad.memory import peak_bytes
 from farzi.metagrad.metagradient import OuterLoss, metagradient
 from farzi.metagrad.optimizers import Optimizer
-from farzi.metagrad.unroll import InnerLoss, gradient, inner_loop
 from farzi.metagrad.update import State
 
 __all__ = ["Estimate", "estimate"]
@@ -44,6 +45,7 @@ class Estimate:
     wall_s: float
 
 
+@ordinary_modes()
 def estimate(
     inner_loss: InnerLoss,
     outer_loss: OuterLoss,
@@ -131,10 +133,9 @@ def _constant(optimizer: Optimizer, steps: int) -> Optimizer:
 
 def _forward_seconds(loop: Any) -> float:
     """Seconds of one inner gradient."""
-    with torch.no_grad():
-        gradient(loop, loop.start.param, 1, record=False)
-        started = time.perf_counter()
-        gradient(loop, loop.start.param, 1, record=False)
-        if loop.layout.device.type == "cuda":
-            torch.cuda.synchronize(loop.layout.device)
+    gradient(loop, loop.start.param, 1, record=False)
+    started = time.perf_counter()
+    gradient(loop, loop.start.param, 1, record=False)
+    if loop.layout.device.type == "cuda":
+        torch.cuda.synchronize(loop.layout.device)
     return time.perf_counter() - started

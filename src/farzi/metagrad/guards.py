@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_map_only
 
 from farzi.errors import (
     InPlaceError,
@@ -22,7 +24,30 @@ from farzi.errors import (
 )
 from farzi.metagrad.flat import Layout
 
-__all__ = ["LossLog", "check_finite", "first_evaluation", "seeded", "translated"]
+__all__ = [
+    "AT_ITS_EDGE",
+    "NO_SECOND_DERIVATIVE",
+    "LossLog",
+    "OrdinaryCopies",
+    "all_finite",
+    "check_finite",
+    "first_evaluation",
+    "not_finite",
+    "ordinary_modes",
+    "overflow",
+    "seeded",
+    "translated",
+]
+
+AT_ITS_EDGE = (
+    "a root, logarithm, power or division in it is at the edge of its domain: keep it away from "
+    "there, as sqrt(x + 1e-12) does."
+)
+NO_SECOND_DERIVATIVE = (
+    "a norm, root or power in it is where it has a gradient but no second derivative, as a norm "
+    "has at 0: keep it away from there, as sqrt(x.square().sum() + 1e-12) does."
+)
+_NO_INFERENCE = "Inference tensors cannot be saved for backward"
 
 _IN_PLACE = ("in-place operation", "inplace operation", "modified inplace")
 _ONCE_ONLY = (
@@ -46,6 +71,11 @@ def translated(step: int) -> Iterator[None]:
                 f"the inner loss changes a tensor in place at step {step} ({fact}); "
                 "use the out-of-place operation.",
                 step=step,
+            ) from error
+        if _NO_INFERENCE in message:
+            raise ValueError(
+                f"the loss hands a tensor that was made inside torch.inference_mode to a function "
+                f"of its own at step {step}; clone that tensor outside of it first."
             ) from error
         if any(phrase in message for phrase in _ONCE_ONLY):
             raise NotTwiceDifferentiableError(
@@ -177,16 +207,86 @@ def first_evaluation(
         )
 
 
+@contextlib.contextmanager
+def ordinary_modes() -> Iterator[None]:
+    """The same modes of torch wherever a call is made.
+
+    No inference mode, which would leave out every graph; no autocast around the call, which would
+    round what the losses compute (one inside a loss stays); no gradients but those asked for.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+class OrdinaryCopies(TorchFunctionMode):
+    """Puts an ordinary copy in the place of each tensor made inside `torch.inference_mode`.
+
+    Autograd refuses to save such a tensor, and a loss may close over some. Entered only once a loss
+    has been seen to.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._needed = False
+        self._copies: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def around(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """`function(*arguments)`, with copies once it is found that it needs them."""
+        if not self._needed:
+            try:
+                return function(*arguments)
+            except RuntimeError as error:
+                if _NO_INFERENCE not in str(error):
+                    raise
+            self._needed = True
+        with self:
+            return function(*arguments)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = tree_map_only(Tensor, self._ordinary, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+    def _ordinary(self, tensor: Tensor) -> Tensor:
+        if not tensor.is_inference():
+            return tensor
+        if id(tensor) not in self._copies:
+            # Out of sight of the write watch: to change the copy is to change the loss's own.
+            with _disable_current_modes():
+                self._copies[id(tensor)] = tensor, tensor.clone()
+        return self._copies[id(tensor)][1]
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether every element is finite; one pass where all are."""
+    return math.isfinite(tensor.sum().item()) or bool(torch.isfinite(tensor).all())
+
+
+def not_finite(what: str, advice: str, *, step: int, tensor: str | None) -> NonFiniteError:
+    """The error for a value that is not finite, in the words of all of them."""
+    of = "" if tensor is None else f" of `{tensor}`"
+    return NonFiniteError(
+        f"{what}{of} is not finite at step {step}; {advice}", step=step, tensor=tensor
+    )
+
+
 def check_finite(tensor: Tensor, layout: Layout, what: str, step: int, advice: str) -> None:
     """Raise `NonFiniteError` naming the first tensor of a flat vector that is not finite."""
-    if math.isfinite(tensor.sum().item()):
+    if all_finite(tensor):
         return
-    finite = torch.isfinite(tensor)
-    if bool(finite.all()):
-        return
-    name = layout.name_at(int((~finite).nonzero()[0]))
-    raise NonFiniteError(
-        f"{what} of `{name}` is not finite at step {step}; {advice}", step=step, tensor=name
+    name = layout.name_at(int((~torch.isfinite(tensor)).nonzero()[0]))
+    raise not_finite(what, advice, step=step, tensor=name)
+
+
+def overflow(layout: Layout) -> str:
+    """What to do where a step at a finite gradient is not finite."""
+    return (
+        f"its gradient is finite, and the step leaves the range of {layout.dtype}: lower the "
+        "learning rate, scale the loss down, raise eps where it is 0, or use float64."
     )
 
 
@@ -207,11 +307,7 @@ class LossLog:
         value = loss.item()
         step = self._first_step + i
         if not math.isfinite(value):
-            raise NonFiniteError(
-                f"the inner loss is {value} at step {step}; lower the learning rate or raise "
-                "eps_root.",
-                step=step,
-            )
+            raise NonFiniteError(f"the inner loss is {value} at step {step}.", step=step)
         if self._values.setdefault(i, value) != value:
             raise NonDeterministicError(
                 f"the inner loss of step {step} was {self._values[i]!r} and is {value!r} for the "

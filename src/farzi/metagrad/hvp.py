@@ -13,9 +13,9 @@ from torch import Tensor
 
 from farzi.metagrad.compiled import Program
 from farzi.metagrad.deferred import ThinProducts
-from farzi.metagrad.guards import translated
+from farzi.metagrad.guards import NO_SECOND_DERIVATIVE, all_finite, not_finite, translated
+from farzi.metagrad.inner_loop import InnerLoop, Tensors
 from farzi.metagrad.memo import Memo, linearising
-from farzi.metagrad.unroll import InnerLoop, Tensors
 
 __all__ = ["Linearised", "MetaGradients", "linearise"]
 
@@ -26,9 +26,13 @@ class MetaGradients:
     Args:
         meta: the meta-parameters, by name.
         num_starts: length of the leading axis kept in the gradients, or None.
+
+    Attributes:
+        is_watched: whether every contribution is to be checked, to find the first wrong one.
     """
 
     def __init__(self, meta: Mapping[str, Tensor], num_starts: int | None) -> None:
+        self.is_watched = False
         self._meta = meta
         self._num_starts = num_starts
         self._buffers: dict[str, Tensor] = {}
@@ -73,6 +77,12 @@ class MetaGradients:
                 self._buffers[name] = gradient.detach().clone(memory_format=torch.contiguous_format)
             else:
                 buffer.add_(gradient)
+
+    def check(self, what: str, step: int) -> None:
+        """Raise `NonFiniteError` unless the gradients so far are finite."""
+        for name, gradient in self.total().items():
+            if not all_finite(gradient):
+                raise not_finite(what, NO_SECOND_DERIVATIVE, step=step, tensor=name)
 
     def total(self) -> Tensors:
         """The gradients so far; zeros for what was never used."""

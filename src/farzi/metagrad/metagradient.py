@@ -5,19 +5,31 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import keystr, tree_flatten_with_path, tree_map_only
 
 from farzi.errors import NonFiniteError
-from farzi.metagrad.adjoints import Adjoint, Auto
+from farzi.metagrad.adjoints import Adjoint, Auto, Checkpointed
 from farzi.metagrad.adjoints.base import Report
+from farzi.metagrad.blame import blamed, check_state, find_first
 from farzi.metagrad.flat import FlatState
+from farzi.metagrad.guards import (
+    AT_ITS_EDGE,
+    NO_SECOND_DERIVATIVE,
+    LossLog,
+    all_finite,
+    not_finite,
+    ordinary_modes,
+)
 from farzi.metagrad.hvp import MetaGradients
+from farzi.metagrad.inner_loop import InnerLoop, InnerLoss, Tensors, inner_loop
 from farzi.metagrad.optimizers import Optimizer
-from farzi.metagrad.unroll import InnerLoop, InnerLoss, Tensors, inner_loop
+from farzi.metagrad.trajectory import Arithmetic
 from farzi.metagrad.update import State, unflatten_state
 
 __all__ = ["MetaGradient", "OuterLoss", "Stats", "metagradient"]
@@ -80,6 +92,7 @@ class MetaGradient:
         return self._hyper_grads
 
 
+@ordinary_modes()
 def metagradient(
     inner_loss: InnerLoss,
     outer_loss: OuterLoss,
@@ -125,7 +138,8 @@ def metagradient(
 
     Raises:
         ValueError: an argument is wrong, a tensor is not float32 or float64, or devices are mixed.
-        NonFiniteError: a loss or a cotangent became infinite or NaN; `.step` says where.
+        NonFiniteError: something became infinite or NaN: a loss, a metric, a state, a gradient.
+            `.step` and `.tensor` say where it began. Nothing that is not finite is returned.
         StochasticLossError: the inner loss drew from a global generator without `seed`.
         NonDeterministicError: the inner loss gave different values for the same inputs.
         NotTwiceDifferentiableError: autograd has no second derivative of the inner loss.
@@ -158,13 +172,20 @@ def metagradient(
         batched=batched,
     )
     adjoint = Auto() if adjoint is None else adjoint
+    outer = partial(_outer, loop, outer_loss, has_aux)
     report = Report(adjoint.name)
-    with torch.no_grad():
+    gradients = MetaGradients(loop.meta, loop.num_starts)
+    try:
         run = adjoint.forward(loop, report)
-        gradients = MetaGradients(loop.meta, loop.num_starts)
-        value, metrics, d_param = _outer(loop, outer_loss, run.final, gradients, has_aux)
-        back = run.backward(d_param, gradients)
-    return MetaGradient(
+        check_state(loop, run.final, steps - 1)
+    except NonFiniteError:
+        find_first(loop)
+        if _arithmetic(adjoint, report) == "fixed":
+            find_first(loop, "fixed")
+        raise
+    value, metrics, d_param = outer(run.final, gradients)
+    back = run.backward(d_param, gradients)
+    result = MetaGradient(
         value=value,
         metrics=metrics,
         meta_grads=gradients.total(),
@@ -181,26 +202,47 @@ def metagradient(
             wall_s=time.perf_counter() - started,
         ),
     )
+    try:
+        _check_gradients(loop, result)
+    except NonFiniteError:
+        _find_on_the_way_back(loop, outer, _arithmetic(adjoint, report))
+        raise
+    return result
+
+
+def _arithmetic(adjoint: Adjoint, report: Report) -> Arithmetic:
+    """In which arithmetic the adjoint that was taken ran."""
+    if report.adjoint == "Reversible":
+        return "fixed"
+    arithmetic: Arithmetic = getattr(adjoint, "arithmetic", "float")
+    return arithmetic
+
+
+Outer: TypeAlias = Callable[[FlatState, MetaGradients], tuple[Tensor, Any, Tensor]]
 
 
 def _outer(
     loop: InnerLoop,
     outer_loss: OuterLoss,
+    has_aux: bool,
     final: FlatState,
     gradients: MetaGradients,
-    has_aux: bool,
 ) -> tuple[Tensor, Any, Tensor]:
     """Value, metrics and cotangent of the final parameters; adds the direct gradient for `meta`."""
-    layout = loop.layout
+    layout, end = loop.layout, loop.first_step + loop.steps
+    after = f"after step {end - 1}"
+
+    def evaluated(*inputs: Tensors) -> Any:
+        if loop.num_starts is None:
+            return outer_loss(*inputs)
+        return torch.vmap(outer_loss, randomness="different")(*inputs)
+
     with torch.enable_grad():
-        leaves = [view.detach().requires_grad_() for view in layout.split(final.param)]
-        meta = gradients.leaves()
-        outer = (
-            outer_loss
-            if loop.num_starts is None
-            else torch.vmap(outer_loss, randomness="different")
+        leaves = layout.named(
+            [view.detach().requires_grad_() for view in layout.split(final.param)]
         )
-        outcome = outer(layout.named(leaves), meta)
+        meta = gradients.leaves()
+        outcome = loop.copies.around(evaluated, leaves, meta)
         value, metrics = outcome if has_aux else (outcome, None)
         expected = () if loop.num_starts is None else (loop.num_starts,)
         if not isinstance(value, Tensor) or value.shape != expected:
@@ -210,17 +252,63 @@ def _outer(
                 f"got {got}."
             )
         total = value.sum()
-        if not math.isfinite(total.item()):
-            raise NonFiniteError(
-                f"the outer loss is {total.item()} after step {loop.first_step + loop.steps - 1}.",
-                step=loop.first_step + loop.steps,
+        if not all_finite(value.detach()):
+            raise blamed(
+                f"the outer loss is {total.item()} {after}", total, {**leaves, **meta}, end
             )
+        _check_metrics(metrics, after, end)
         if not total.requires_grad:
             return value.detach(), _detached(metrics), torch.zeros_like(final.param)
-        pulled = torch.autograd.grad(total, [*leaves, *meta.values()], allow_unused=True)
+        pulled = torch.autograd.grad(total, [*leaves.values(), *meta.values()], allow_unused=True)
+    for name, gradient in zip([*leaves, *meta], pulled, strict=True):
+        if gradient is not None and not all_finite(gradient):
+            raise NonFiniteError(
+                f"the gradient of the outer loss for `{name}` is not finite {after}; {AT_ITS_EDGE}",
+                step=end,
+                tensor=name,
+            )
     gradients.add(dict(zip(meta, pulled[len(leaves) :], strict=True)))
     return value.detach(), _detached(metrics), layout.join(pulled[: len(leaves)])
 
 
+def _check_metrics(metrics: Any, after: str, end: int) -> None:
+    """Raise unless every float and every tensor among the metrics is finite."""
+    for path, metric in tree_flatten_with_path(metrics)[0]:
+        if isinstance(metric, Tensor):
+            finite = not metric.is_floating_point() or all_finite(metric.detach())
+        else:
+            finite = not isinstance(metric, float) or math.isfinite(metric)
+        if not finite:
+            name = f"metrics{keystr(path)}"
+            raise NonFiniteError(
+                f"`{name}` of the outer loss is not finite {after}; {AT_ITS_EDGE}",
+                step=end,
+                tensor=name,
+            )
+
+
+def _check_gradients(loop: InnerLoop, result: MetaGradient) -> None:
+    """Raise `NonFiniteError` at the first gradient of the result that is not finite."""
+    kinds = {
+        "the gradient": {**result.param_grads, **result.meta_grads},
+        "the gradient of the hyper-parameter": result._hyper_grads or {},
+    }
+    for what, gradients in kinds.items():
+        for name, gradient in gradients.items():
+            if not all_finite(gradient):
+                step = loop.first_step + loop.begin
+                raise not_finite(what, NO_SECOND_DERIVATIVE, step=step, tensor=name)
+
+
+def _find_on_the_way_back(loop: InnerLoop, outer: Outer, arithmetic: Arithmetic) -> None:
+    """Go back a second time with every contribution checked: raises at the first that is wrong."""
+    loop = replace(loop, log=LossLog(loop.first_step))
+    run = Checkpointed(arithmetic=arithmetic).forward(loop, Report("Checkpointed"))
+    watched = MetaGradients(loop.meta, loop.num_starts)
+    watched.is_watched = True
+    _, _, d_param = outer(run.final, watched)
+    run.backward(d_param, watched)
+
+
 def _detached(metrics: Any) -> Any:
-    return torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, metrics)
+    return tree_map_only(Tensor, Tensor.detach, metrics)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from farzi.errors import NonFiniteError
 from farzi.metagrad.adjoints import Adjoint
+from farzi.metagrad.inner_loop import InnerLoss, Tensors, positive_int
 from farzi.metagrad.metagradient import MetaGradient, OuterLoss, metagradient
 from farzi.metagrad.optimizers import Optimizer
-from farzi.metagrad.unroll import InnerLoss, Tensors, positive_int
 
 __all__ = ["Agreement", "Smoothness", "agreement", "random_window", "smoothness"]
 

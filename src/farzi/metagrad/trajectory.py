@@ -20,9 +20,10 @@ from farzi.metagrad.fixed_point import (
     rounded,
 )
 from farzi.metagrad.flat import FlatState, Layout
+from farzi.metagrad.guards import AT_ITS_EDGE, check_finite, overflow
 from farzi.metagrad.hvp import MetaGradients, linearise
+from farzi.metagrad.inner_loop import InnerLoop, gradient
 from farzi.metagrad.optimizers import Elementwise
-from farzi.metagrad.unroll import InnerLoop, gradient
 from farzi.metagrad.update import advance, decoupled_decay
 
 __all__ = [
@@ -168,6 +169,13 @@ class FixedTrajectory:
         self._scratch = MetaGradients(loop.meta, loop.num_starts)
         plain = gradient(loop, loop.start.param, 0, record=False)
         self._first = linearise(loop, loop.start.param, 0, self._scratch).grad
+        check_finite(
+            self._first,
+            loop.layout,
+            "the gradient of the inner loss",
+            loop.first_step,
+            AT_ITS_EDGE,
+        )
         self.builds_graph = not torch.equal(plain, self._first)
         self.start = self._calibrated()
 
@@ -189,6 +197,8 @@ class FixedTrajectory:
             self._optimizer.accumulators, loop.start.accumulators, decays[1:], strict=True
         ):
             increment = accumulator.increment(self._first, loop.start.param, named, hyper, step)
+            what = f"the first increment of `{accumulator.name}`"
+            check_finite(increment, layout, what, loop.first_step, overflow(layout))
             named[accumulator.name] = increment + float(accumulator.decay(hyper, step)) * given
             taken = max(0.0 if decay is None else decay.rate, 1 / loop.steps)
             references = [
@@ -199,6 +209,7 @@ class FixedTrajectory:
             ]
             accumulators.append(quantised(given, references, layout, _range_bits(decay)))
         delta = self._optimizer.delta(named, self._first, loop.start.param, hyper, step)
+        check_finite(delta, layout, "the first step", loop.first_step, overflow(layout))
         reach = min(loop.steps, 32)
         references = [
             max(old, new * reach)

@@ -21,8 +21,8 @@ from farzi.metagrad import (
     metagradient,
 )
 from farzi.metagrad.adjoints import auto
+from farzi.metagrad.inner_loop import inner_loop
 from farzi.metagrad.memory import available_bytes, peak_bytes
-from farzi.metagrad.unroll import inner_loop
 from farzi.models import SASRec, sequence_loss
 from farzi.native import kernels_for
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from farzi.metagrad import Adam, Checkpointed, Direct, Reversible, Stored, metagradient
+from farzi.metagrad.inner_loop import inner_loop
 from farzi.metagrad.memory import peak_bytes
-from farzi.metagrad.unroll import inner_loop
 
 ADAM = Adam(lr=0.003, eps_root=1e-6)
 ADJOINTS = [

@@ -10,9 +10,9 @@ from farzi.metagrad.adjoints.base import Adjoint, Forward, Plan, Report
 from farzi.metagrad.adjoints.checkpointed import Checkpointed
 from farzi.metagrad.adjoints.reversible import Reversible
 from farzi.metagrad.adjoints.stored import Stored
+from farzi.metagrad.inner_loop import InnerLoop, positive_int
 from farzi.metagrad.memory import available_bytes
 from farzi.metagrad.trajectory import check_reversible
-from farzi.metagrad.unroll import InnerLoop, positive_int
 
 __all__ = ["Auto"]
 

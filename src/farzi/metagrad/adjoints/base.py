@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 from torch import Tensor
 
 from farzi.metagrad.flat import FlatState
-from farzi.metagrad.guards import check_finite
+from farzi.metagrad.guards import (
+    NO_SECOND_DERIVATIVE,
+    all_finite,
+    check_finite,
+    not_finite,
+)
 from farzi.metagrad.hvp import Linearised, MetaGradients
-from farzi.metagrad.unroll import InnerLoop
-from farzi.metagrad.update import pull_back
+from farzi.metagrad.inner_loop import InnerLoop
+from farzi.metagrad.update import Pulled, pull_back
 
 __all__ = ["Adjoint", "Backward", "Cotangents", "Forward", "Plan", "Report"]
 
@@ -127,25 +132,10 @@ class Cotangents:
             linearised: its gradient.
             after: accumulators after it where they were rounded: the step is linearised there.
         """
-        loop = self._loop
-        pulled = pull_back(
-            loop.optimizer,
-            loop.layout,
-            before,
-            after,
-            linearised.grad,
-            loop.schedule.at(i),
-            loop.number(i),
-            self.param,
-            self._accumulators,
-        )
-        check_finite(
-            pulled.grad,
-            loop.layout,
-            "the cotangent of the gradient",
-            loop.first_step + i,
-            "a second moment of exactly 0 needs eps_root > 0.",
-        )
+        hyper = self._loop.schedule.at(i)
+        pulled = self._pulled(i, before, linearised, after, hyper)
+        if not all_finite(pulled.grad):
+            self._explain(i, before, linearised, after, pulled)
         curved, mixed = linearised.pull(pulled.grad)
         self.param = pulled.param + curved
         self._accumulators = pulled.accumulators
@@ -153,9 +143,77 @@ class Cotangents:
             self._hyper[i] = pulled.hyper
         self._defines_hyper = pulled.hyper is not None
         self._meta.add(mixed)
+        if self._meta.is_watched:
+            self._check_param(i)
+            self._meta.check("the second derivative of the inner loss", self._loop.first_step + i)
+
+    def _pulled(
+        self,
+        i: int,
+        before: FlatState,
+        linearised: Linearised,
+        after: Sequence[Tensor] | None,
+        hyper: Mapping[str, float],
+    ) -> Pulled:
+        loop = self._loop
+        return pull_back(
+            loop.optimizer,
+            loop.layout,
+            before,
+            after,
+            linearised.grad,
+            hyper,
+            loop.number(i),
+            self.param,
+            self._accumulators,
+        )
+
+    def _check_param(self, i: int) -> None:
+        """Raise unless the cotangent of the parameters before step i is finite."""
+        check_finite(
+            self.param,
+            self._loop.layout,
+            "the second derivative of the inner loss",
+            self._loop.first_step + i,
+            NO_SECOND_DERIVATIVE,
+        )
+
+    def _explain(
+        self,
+        i: int,
+        before: FlatState,
+        linearised: Linearised,
+        after: Sequence[Tensor] | None,
+        pulled: Pulled,
+    ) -> NoReturn:
+        """Raise for a cotangent of step i's gradient that is not finite.
+
+        The root of the optimiser is to blame where the same product is finite with more under it.
+        """
+        loop = self._loop
+        if i + 1 < loop.steps:
+            self._check_param(i + 1)
+        hyper = dict(loop.schedule.at(i))
+        advice = f"it overflows {loop.layout.dtype}: lower the learning rate, or use float64."
+        if "eps_root" in hyper:
+            more = {**hyper, "eps_root": max(1e-6, 100 * hyper["eps_root"])}
+            if all_finite(self._pulled(i, before, linearised, after, more).grad):
+                advice = (
+                    "the root of its second moment has no finite derivative at or next to 0: "
+                    f"raise eps_root (now {hyper['eps_root']:g}), for instance to 1e-8."
+                )
+        at = int((~torch.isfinite(pulled.grad)).nonzero()[0])
+        name = type(loop.optimizer).__name__
+        raise not_finite(
+            f"the derivative of {name}'s step",
+            advice,
+            step=loop.first_step + i,
+            tensor=loop.layout.name_at(at),
+        )
 
     def finish(self) -> Backward:
         """The cotangents where the sweep has arrived."""
+        self._check_param(self._loop.begin)
         per_step = None
         if self._defines_hyper:
             per_step = dict(zip(self._loop.schedule.names, self._hyper.unbind(1), strict=True))

@@ -16,12 +16,12 @@ from farzi.metagrad.adjoints.base import Backward, Cotangents, Forward, Plan, Re
 from farzi.metagrad.fixed_point import Fixed
 from farzi.metagrad.flat import FlatState
 from farzi.metagrad.hvp import MetaGradients, linearise
+from farzi.metagrad.inner_loop import InnerLoop, positive_int
 from farzi.metagrad.trajectory import (
     Arithmetic,
     FixedState,
     trajectory,
 )
-from farzi.metagrad.unroll import InnerLoop, positive_int
 
 __all__ = ["Checkpointed", "forward_steps", "schedule"]
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from farzi.metagrad.adjoints.base import Backward, Forward, Plan, Report
 from farzi.metagrad.deferred import ThinProducts
 from farzi.metagrad.flat import FlatState
-from farzi.metagrad.guards import check_finite, translated
+from farzi.metagrad.guards import translated
 from farzi.metagrad.hvp import MetaGradients
+from farzi.metagrad.inner_loop import InnerLoop, gradient
 from farzi.metagrad.optimizers import Adam
 from farzi.metagrad.trajectory import Arithmetic, trajectory
-from farzi.metagrad.unroll import InnerLoop, gradient
 from farzi.metagrad.update import advance_flat, straight_through
 
 __all__ = ["Direct"]
@@ -92,13 +92,6 @@ class Direct:
                     allow_unused=True,
                 )
             d_begin = torch.zeros_like(begin) if pulled[0] is None else pulled[0]
-            check_finite(
-                d_begin,
-                loop.layout,
-                "the gradient",
-                loop.first_step + loop.begin,
-                "a second moment of exactly 0 needs eps_root > 0.",
-            )
             own.add(dict(zip(meta, pulled[1 : 1 + len(meta)], strict=True)))
             gradients.add(own.total())
             per_step = {}

@@ -10,9 +10,9 @@ from farzi.errors import NotReversibleError
 from farzi.metagrad.adjoints.base import Backward, Cotangents, Forward, Plan, Report
 from farzi.metagrad.flat import FlatState
 from farzi.metagrad.hvp import MetaGradients, linearise
+from farzi.metagrad.inner_loop import InnerLoop
 from farzi.metagrad.optimizers import Elementwise
 from farzi.metagrad.trajectory import FixedState, FixedTrajectory, Spill, check_reversible
-from farzi.metagrad.unroll import InnerLoop
 from farzi.metagrad.update import decoupled_decay, state_names
 
 __all__ = ["Reversible"]

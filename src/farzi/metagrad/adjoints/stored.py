@@ -11,9 +11,9 @@ from torch import Tensor
 from farzi.metagrad.adjoints.base import Backward, Cotangents, Forward, Plan, Report
 from farzi.metagrad.flat import FlatState
 from farzi.metagrad.hvp import Linearised, MetaGradients, linearise
+from farzi.metagrad.inner_loop import InnerLoop, gradient, positive_int
 from farzi.metagrad.memo import Memo, Pages
 from farzi.metagrad.trajectory import Arithmetic, trajectory
-from farzi.metagrad.unroll import InnerLoop, gradient, positive_int
 from farzi.metagrad.update import advance
 
 __all__ = ["Stored"]
