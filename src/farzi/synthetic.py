@@ -24,7 +24,8 @@ class SyntheticSequences:
     """A few soft-token sequences in factored form.
 
     Args:
-        latent: Z (S, L, K), float.
+        latent: Z (S, L, K), float; or hard tokens (S, L), int64, which are read as they are and
+            need `label_latent`.
         decoder: M (K, V), float.
         label_latent: Y (S, L, K), or None where each token is the label of the one before.
         lengths: int64 (S,), real positions of each sequence; None when all have L.
@@ -51,24 +52,34 @@ class SyntheticSequences:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.latent.dim() != 3:
-            raise ValueError(f"`latent` must be (S, L, K), got shape {tuple(self.latent.shape)}.")
-        if self.decoder.dim() != 2 or self.decoder.shape[0] != self.latent.shape[2]:
+        if self.latent.dim() != (2 if self.has_hard_tokens else 3):
             raise ValueError(
-                f"`decoder` must be (K, V) with K = {self.latent.shape[2]}, "
-                f"got shape {tuple(self.decoder.shape)}."
+                "`latent` must be (S, L, K), or int64 (S, L), "
+                f"got shape {tuple(self.latent.shape)}."
             )
-        if self.label_latent is not None and self.label_latent.shape != self.latent.shape:
+        if self.has_hard_tokens and self.label_latent is None:
+            raise ValueError("`label_latent` must be given where `latent` holds hard tokens.")
+        rank = self.latent.shape[2] if self.label_latent is None else self.label_latent.shape[-1]
+        if self.decoder.dim() != 2 or self.decoder.shape[0] != rank:
             raise ValueError(
-                f"`label_latent` must have the shape of `latent` {tuple(self.latent.shape)}, "
-                f"got {tuple(self.label_latent.shape)}."
+                f"`decoder` must be (K, V) with K = {rank}, got shape {tuple(self.decoder.shape)}."
             )
+        expected = (self.num_sequences, self.length, rank)
+        for name in ("latent", "label_latent"):
+            factor = getattr(self, name)
+            if factor is not None and factor.dim() == 3 and tuple(factor.shape) != expected:
+                raise ValueError(f"`{name}` must be {expected}, got {tuple(factor.shape)}.")
         if self.lengths is not None and self.lengths.shape != self.latent.shape[:1]:
             raise ValueError(
                 f"`lengths` must be ({self.latent.shape[0]},), got {tuple(self.lengths.shape)}."
             )
         if not self.temperature > 0:
             raise ValueError(f"`temperature` must be > 0, got {self.temperature}.")
+
+    @property
+    def has_hard_tokens(self) -> bool:
+        """Whether the tokens are ids, as they would be in real sequences."""
+        return not self.latent.is_floating_point()
 
     @property
     def num_sequences(self) -> int:
@@ -92,7 +103,12 @@ class SyntheticSequences:
         return sum(part.numel() * part.element_size() for part in parts if part is not None)
 
     def tokens(self, indices: Tensor | None = None) -> Tensor:
-        """Soft tokens P of the sequences at `indices` (all when None), (B, L, V)."""
+        """Soft tokens P of the sequences at `indices` (all when None), (B, L, V).
+
+        Where tokens are hard, their ids, int64 (B, L): a loss reads either.
+        """
+        if self.has_hard_tokens:
+            return self.latent if indices is None else self.latent[indices]
         return self._soft(self.latent, indices)
 
     def labels(self, indices: Tensor | None = None) -> Tensor | None:
@@ -108,14 +124,18 @@ class SyntheticSequences:
 
     def factors(self) -> dict[str, Tensor]:
         """The learnable tensors by name: the meta-parameters of a distillation."""
-        named = {"latent": self.latent, "decoder": self.decoder, "labels": self.label_latent}
+        named = {
+            "latent": None if self.has_hard_tokens else self.latent,
+            "decoder": self.decoder,
+            "labels": self.label_latent,
+        }
         return {name: factor for name, factor in named.items() if factor is not None}
 
     def with_factors(self, factors: Mapping[str, Tensor]) -> SyntheticSequences:
         """The same sequences with other factors, as `factors` names them."""
         return replace(
             self,
-            latent=factors["latent"],
+            latent=factors.get("latent", self.latent),
             decoder=factors["decoder"],
             label_latent=factors.get("labels"),
         )

@@ -29,15 +29,22 @@ predict what one trained on the whole source would.
 | {rule} |
 | {sizes} |
 
+```python
+data = farzi.load(FOLDER)  # a torch Dataset of tokens, labels and mask
+```
+
 ```
 farzi inspect FOLDER
 farzi train FOLDER --out MODEL
+farzi export FOLDER --to topk --out FILE
 ```
 
 - `farzi.safetensors`, `farzi.json`: latent, decoder, temperature, and the recipe to train by. The
-  soft tokens are softmax(latent x decoder / temperature), and soft labels, where there are any,
-  softmax(label_latent x decoder / temperature); a student sees nothing else.
-- `data/train.parquet`: {drawn}, in original ids, for any other tool.
+  {tokens}, and soft labels, where there are any,
+  softmax(label_latent x decoder / temperature); a student sees nothing else. The factors are
+  {dtype}.
+- `data/train.parquet`: {drawn}, in original ids, for any other tool. A
+  model trained on these alone is much worse than one trained on the soft tokens and labels.
 - `{vocabulary_file}`: token -> original id.
 
 Distilled from the training part of {name}: fingerprint `{fingerprint}`, split
@@ -72,8 +79,12 @@ def render_card(artifact: Artifact, hard_tokens: bytes) -> str:
         header=" | ".join(sizes),
         rule=" | ".join("---" for _ in sizes),
         sizes=" | ".join(f"{size:,}" for size in sizes.values()),
+        tokens="tokens are ids"
+        if artifact.has_hard_tokens
+        else "soft tokens are softmax(latent x decoder / temperature)",
+        dtype=artifact.dtype + (" with a scale a row" if artifact.dtype == "int8" else ""),
         drawn="the likeliest token at each place"
-        if artifact.hard_token_seed is None
+        if artifact.hard_token_seed is None or artifact.has_hard_tokens
         else f"tokens drawn once with seed {artifact.hard_token_seed}",
         vocabulary_file=ITEMS if source["task"] == "recommend" else TOKENIZER,
         fingerprint=source["fingerprint"],

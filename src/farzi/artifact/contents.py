@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from farzi.artifact.checks import check_json, check_keys, check_text, short
-from farzi.artifact.layout import LEARNED_PREFIX, Json
+from farzi.artifact.layout import LEARNED_PREFIX, TOKENS, Json
+from farzi.artifact.storage import Dtype, check_dtype, pack, rounded_to
 from farzi.errors import ArtifactError
 from farzi.synthetic import SyntheticSequences
 
@@ -47,7 +48,7 @@ class Artifact:
     Checked when it is made; what passes can be written, and what was read has passed.
 
     Args:
-        latent: (S, L, K) float32.
+        latent: (S, L, K) float32; or hard tokens (S, L) int64, which need `label_latent`.
         decoder: (K, V) float32. Soft tokens are softmax(latent @ decoder / temperature).
         temperature: > 0.
         label_latent: (S, L, K) float32, the soft labels in the same form; None where each token
@@ -59,6 +60,8 @@ class Artifact:
         vocabulary: the V original ids in token order, all int (64 bits) or all str.
         learned: learned hyper-parameters by name, float32, such as `lr` of shape () or (T,).
         scores: what fresh students reached on it, JSON values.
+        dtype: how the factors stand on disk: float32, float16, or int8 with a scale a row. Here
+            they are float32 always; `rounded` returns them as they will be read.
         hard_token_seed: None for the likeliest token at each place of data/train.parquet, or
             the seed with which they were drawn, once.
 
@@ -77,6 +80,7 @@ class Artifact:
     learned: Mapping[str, torch.Tensor] = field(default_factory=dict)
     scores: Mapping[str, Json] = field(default_factory=dict)
     hard_token_seed: int | None = None
+    dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         for name in self.learned:
@@ -88,6 +92,7 @@ class Artifact:
         check_json("scores", self.scores)
         check_source(self.source)
         check_seed(self.hard_token_seed)
+        check_dtype(self.dtype)
         check_vocabulary(self.vocabulary, self.vocabulary_size)
         if self.source["task"] == "language" and not isinstance(self.vocabulary[0], str):
             raise ArtifactError("`vocabulary` must be words where the task is language.")
@@ -105,7 +110,7 @@ class Artifact:
     @property
     def rank(self) -> int:
         """K, the latent dimension."""
-        return self.latent.shape[2]
+        return self.decoder.shape[0]
 
     @property
     def vocabulary_size(self) -> int:
@@ -120,21 +125,64 @@ class Artifact:
         return int(self.lengths.sum())
 
     @property
+    def has_hard_tokens(self) -> bool:
+        """Whether the tokens are ids and not soft."""
+        return not self.latent.is_floating_point()
+
+    @property
     def num_bytes(self) -> int:
-        """Bytes of the tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+        """Bytes of the tensors on disk."""
+        stored = pack(self.tensors, self.dtype)
+        return sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
         """Every tensor that there is, by its name on disk."""
         parts = {
-            "latent": self.latent,
+            TOKENS if self.has_hard_tokens else "latent": self.latent,
             "decoder": self.decoder,
             "label_latent": self.label_latent,
             "lengths": self.lengths,
         }
         named = {name: tensor for name, tensor in parts.items() if tensor is not None}
         return named | {LEARNED_PREFIX + name: tensor for name, tensor in self.learned.items()}
+
+    def rounded(self, dtype: Dtype | None = None) -> Artifact:
+        """The same artifact with its factors as they will be read again.
+
+        Args:
+            dtype: how they stand on disk; the artifact's own when None.
+
+        Raises:
+            ArtifactError: a number is beyond what float16 holds.
+        """
+        dtype = dtype or self.dtype
+        check_dtype(dtype)
+        tensors = rounded_to(self.tensors, dtype)
+        labels = tensors.get("label_latent")
+        latent = tensors[TOKENS if self.has_hard_tokens else "latent"]
+        return replace(
+            self, latent=latent, decoder=tensors["decoder"], label_latent=labels, dtype=dtype
+        )
+
+    def hardened(self) -> Artifact:
+        """The same artifact with the likeliest token at each place in place of the soft ones.
+
+        Where the soft tokens are as good as hard that changes next to nothing, saves the latent,
+        and a step on it costs less. It needs labels of its own.
+
+        Raises:
+            ArtifactError: the artifact has no soft labels.
+        """
+        if self.has_hard_tokens:
+            return self
+        if self.label_latent is None:
+            raise ArtifactError("`label_latent` is missing: tokens that are labels must stay soft.")
+        rows = [
+            self.synthetic.tokens(torch.tensor([index])).argmax(-1)
+            for index in range(self.num_sequences)
+        ]
+        return replace(self, latent=torch.cat(rows), hard_token_seed=None)
 
     @property
     def synthetic(self) -> SyntheticSequences:
@@ -198,19 +246,24 @@ def is_learned_name(name: str) -> bool:
 def check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
     """Check the tensors of an artifact, named as on disk, one by one and against each other."""
     for name, tensor in tensors.items():
-        expected = torch.int64 if name == "lengths" else torch.float32
+        expected = torch.int64 if name in ("lengths", TOKENS) else torch.float32
         if tensor.dtype != expected:
             raise ArtifactError(f"`{name}` must be {expected}, got {tensor.dtype}.")
         if not tensor.numel():
             raise ArtifactError(f"`{name}` is empty: its shape is {tuple(tensor.shape)}.")
         if not bool(torch.isfinite(tensor).all()):
             raise ArtifactError(f"`{name}` is not finite everywhere.")
-    latent, decoder = tuple(tensors["latent"].shape), tuple(tensors["decoder"].shape)
-    if len(latent) != 3 or len(decoder) != 2 or latent[2] != decoder[0]:
-        raise ArtifactError(
-            f"`latent` must be (S, L, K) and `decoder` (K, V), got shapes {latent} and {decoder}."
-        )
+    decoder = tuple(tensors["decoder"].shape)
     labels = tensors.get("label_latent")
+    if TOKENS in tensors:
+        latent = _check_tokens(tensors[TOKENS], decoder, labels)
+    else:
+        latent = tuple(tensors["latent"].shape)
+        if len(latent) != 3 or len(decoder) != 2 or latent[2] != decoder[0]:
+            raise ArtifactError(
+                "`latent` must be (S, L, K) and `decoder` (K, V), "
+                f"got shapes {latent} and {decoder}."
+            )
     if labels is not None and tuple(labels.shape) != latent:
         raise ArtifactError(f"`label_latent` must be {latent}, got shape {tuple(labels.shape)}.")
     lengths = tensors.get("lengths")
@@ -220,6 +273,22 @@ def check_tensors(tensors: Mapping[str, torch.Tensor]) -> None:
         raise ArtifactError(f"`lengths` must be {latent[:1]}, got shape {tuple(lengths.shape)}.")
     if int(lengths.min()) < 1 or int(lengths.max()) > latent[1]:
         raise ArtifactError(f"`lengths` must be from 1 to {latent[1]}.")
+
+
+def _check_tokens(
+    tokens: torch.Tensor, decoder: tuple[int, ...], labels: torch.Tensor | None
+) -> tuple[int, ...]:
+    """Check hard tokens, and return the shape (S, L, K) that the labels must have."""
+    shape = tuple(tokens.shape)
+    if len(shape) != 2 or len(decoder) != 2:
+        raise ArtifactError(
+            f"`tokens` must be (S, L) and `decoder` (K, V), got shapes {shape} and {decoder}."
+        )
+    if labels is None:
+        raise ArtifactError("`label_latent` is missing, and hard tokens need soft labels.")
+    if int(tokens.min()) < 0 or int(tokens.max()) >= decoder[1]:
+        raise ArtifactError(f"`tokens` must be from 0 to {decoder[1] - 1}.")
+    return (*shape, decoder[0])
 
 
 def check_temperature(temperature: float) -> None:

@@ -19,7 +19,9 @@ CARD = "README.md"
 MANIFEST = "MANIFEST.sha256"
 
 SHAPE_NAMES = ("sequences", "length", "rank", "vocabulary")
+TOKENS = "tokens"
 LEARNED_PREFIX = "learned."
+SCALE_SUFFIX = ".scale"
 
 MAX_MANIFEST_BYTES = 1 << 12
 MAX_SETTINGS_BYTES = 1 << 22

@@ -36,14 +36,17 @@ from farzi.artifact.layout import (
     MAX_MANIFEST_BYTES,
     MAX_SETTINGS_BYTES,
     READABLE_VERSIONS,
+    SCALE_SUFFIX,
     SETTINGS,
     SHAPE_NAMES,
     TENSORS,
     TOKENIZER,
     TOKENIZER_CONFIG,
+    TOKENS,
     Json,
 )
 from farzi.artifact.parquet import parse_column
+from farzi.artifact.storage import FACTORS, check_dtype, unpack
 from farzi.errors import ArtifactError
 
 __all__ = ["locate_artifact", "read_artifact"]
@@ -59,6 +62,8 @@ _SETTINGS_FIELDS: dict[str, type | tuple[type, ...]] = {
     "scores": dict,
     "hard_token_seed": (int, type(None)),
 }
+_NEW_FIELDS: dict[str, type | tuple[type, ...]] = {"tokens": str, "dtype": str}  # in version 2
+_STORED = {"float32": "F32", "float16": "F16", "int8": "I8"}
 
 
 def read_artifact(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -> Artifact:
@@ -83,14 +88,16 @@ def read_artifact(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -
         if hashlib.sha256(contents[name]).hexdigest() != expected:
             raise ArtifactError(f"{root / name}: its SHA-256 is not the one in {MANIFEST}.")
     settings = _parse_settings(root / SETTINGS, contents[SETTINGS])
-    tensors = _parse_tensors(root / TENSORS, contents[TENSORS], settings["shape"])
+    if settings["format_version"] == 1 and TOKENIZER_CONFIG in contents:
+        raise ArtifactError(f"{root / MANIFEST}: {TOKENIZER_CONFIG} is not a file of version 1.")
+    tensors = _parse_tensors(root / TENSORS, contents[TENSORS], settings)
     task = settings["source"]["task"]
     name = ITEMS if task == "recommend" else TOKENIZER
     if name not in contents:
         raise ArtifactError(f"{root / MANIFEST}: {name} is not listed, and the task is {task}.")
     parse_vocabulary = _parse_items if name == ITEMS else _parse_tokenizer
     return Artifact(
-        latent=tensors.pop("latent"),
+        latent=tensors.pop(TOKENS if settings["tokens"] == "hard" else "latent"),
         decoder=tensors.pop("decoder"),
         label_latent=tensors.pop("label_latent", None),
         lengths=tensors.pop("lengths", None),
@@ -101,6 +108,7 @@ def read_artifact(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -
         scores=settings["scores"],
         vocabulary=parse_vocabulary(root / name, contents[name], settings["shape"]["vocabulary"]),
         hard_token_seed=settings["hard_token_seed"],
+        dtype=settings["dtype"],
     )
 
 
@@ -212,7 +220,15 @@ def _parse_settings(path: Path, content: bytes) -> dict[str, Json]:
                 f"`format_version` is {short(repr(version))}; this version of farzi reads "
                 f"{' and '.join(map(str, READABLE_VERSIONS))}."
             )
-        check_keys("the file", settings, _SETTINGS_FIELDS)
+        fields = _SETTINGS_FIELDS if version == 1 else _SETTINGS_FIELDS | _NEW_FIELDS
+        check_keys("the file", settings, fields)
+        if version == 1:
+            settings |= {"tokens": "soft", "dtype": "float32"}
+        if settings["tokens"] not in ("soft", "hard"):
+            raise ArtifactError(
+                f"`tokens` must be soft or hard, got {short(repr(settings['tokens']))}."
+            )
+        check_dtype(settings["dtype"])
         check_keys("shape", settings["shape"], dict.fromkeys(SHAPE_NAMES, int))
         for name, size in settings["shape"].items():
             if size < 1:
@@ -225,7 +241,9 @@ def _parse_settings(path: Path, content: bytes) -> dict[str, Json]:
     return settings
 
 
-def _parse_tensors(path: Path, content: bytes, shape: dict[str, int]) -> dict[str, torch.Tensor]:
+def _parse_tensors(
+    path: Path, content: bytes, settings: dict[str, Json]
+) -> dict[str, torch.Tensor]:
     """Check the header against the stated shape, then let safetensors check the layout."""
     if len(content) < 8:
         raise ArtifactError(f"{path}: {len(content)} bytes are no safetensors file.")
@@ -233,32 +251,63 @@ def _parse_tensors(path: Path, content: bytes, shape: dict[str, int]) -> dict[st
     if num_header_bytes > min(MAX_HEADER_BYTES, len(content) - 8):
         raise ArtifactError(f"{path}: its header is said to be {num_header_bytes:,} bytes.")
     header = _parse_json(path, content[8 : 8 + num_header_bytes])
-    sequences, length, rank, vocabulary = (shape[name] for name in SHAPE_NAMES)
-    required = {"latent": [sequences, length, rank], "decoder": [rank, vocabulary]}
-    shapes = required | {"label_latent": required["latent"], "lengths": [sequences]}
     with _naming(path):
-        check_type("the header", header, dict)
-        for name in required:
-            if name not in header:
-                raise ArtifactError(f"`{name}` is missing.")
-        for name, entry in header.items():
-            learned = name.removeprefix(LEARNED_PREFIX)
-            if name not in shapes and not (learned != name and is_learned_name(learned)):
-                raise ArtifactError(f"`{short(name)}` is not a tensor of an artifact.")
-            check_keys(name, entry, {"dtype": str, "shape": list, "data_offsets": list})
-            dtype = "I64" if name == "lengths" else "F32"
-            if entry["dtype"] != dtype:
-                raise ArtifactError(f"`{name}` must be {dtype}, got {short(entry['dtype'])}.")
-            if name in shapes and entry["shape"] != shapes[name]:
-                raise ArtifactError(
-                    f"`{name}` must be of shape {shapes[name]}, got {short(str(entry['shape']))}."
-                )
+        _check_header(header, settings)
         try:
-            tensors = safetensors.torch.load(content)
+            stored = safetensors.torch.load(content)
         except Exception as error:  # safetensors raises its own, TypeError and OverflowError
             raise ArtifactError(f"not a safetensors file: {short(str(error))}.") from error
+        for name, scale in stored.items():
+            if name.endswith(SCALE_SUFFIX) and not bool(
+                (torch.isfinite(scale) & (scale > 0)).all()
+            ):
+                raise ArtifactError(f"`{name}` must be finite and above 0.")
+        tensors = unpack(stored, settings["dtype"])
         check_tensors(tensors)
     return tensors
+
+
+def _check_header(header: Json, settings: dict[str, Json]) -> None:
+    """Check which tensors there are, their types, and the shapes of those whose shape is known."""
+    sequences, length, rank, vocabulary = (settings["shape"][name] for name in SHAPE_NAMES)
+    kind = _STORED[settings["dtype"]]
+    place = [sequences, length]
+    expected: dict[str, tuple[str, list[int]]] = {
+        "decoder": (kind, [rank, vocabulary]),
+        "label_latent": (kind, [*place, rank]),
+    }
+    required = {"decoder"}
+    if settings["tokens"] == "hard":
+        expected[TOKENS] = ("I32", place)
+        required |= {TOKENS, "label_latent"}
+    else:
+        expected["latent"] = (kind, [*place, rank])
+        required |= {"latent"}
+    check_type("the header", header, dict)
+    if kind == "I8":
+        for name in [name for name in FACTORS if name in expected]:
+            expected[name + SCALE_SUFFIX] = ("F32", expected[name][1][:-1])
+            if name in required or name in header:
+                required |= {name + SCALE_SUFFIX}
+    expected["lengths"] = ("I64", [sequences])
+    for name in sorted(required):
+        if name not in header:
+            raise ArtifactError(f"`{name}` is missing.")
+    for name, entry in header.items():
+        learned = name.removeprefix(LEARNED_PREFIX)
+        if name not in expected and not (learned != name and is_learned_name(learned)):
+            raise ArtifactError(f"`{short(name)}` is not a tensor of an artifact.")
+        check_keys(name, entry, {"dtype": str, "shape": list, "data_offsets": list})
+        dtype, shape = expected.get(name, ("F32", None))
+        if entry["dtype"] != dtype:
+            raise ArtifactError(f"`{name}` must be {dtype}, got {short(entry['dtype'])}.")
+        if shape is not None and entry["shape"] != shape:
+            raise ArtifactError(
+                f"`{name}` must be of shape {shape}, got {short(str(entry['shape']))}."
+            )
+    for name in header:
+        if name.endswith(SCALE_SUFFIX) and name.removesuffix(SCALE_SUFFIX) not in header:
+            raise ArtifactError(f"`{name}` is the scale of a tensor that is missing.")
 
 
 def _parse_items(path: Path, content: bytes, num_items: int) -> list[int] | list[str]:

@@ -30,6 +30,7 @@ from farzi.artifact.layout import (
     Json,
 )
 from farzi.artifact.parquet import render_parquet
+from farzi.artifact.storage import pack
 from farzi.artifact.tokenizer import render_tokenizer, render_tokenizer_config
 from farzi.errors import SettingsError
 
@@ -74,7 +75,7 @@ def write_artifact(
     """
     target = Path(path)
     check_writable(target, overwrite=overwrite)
-    files = _render_files(_on_cpu(artifact))
+    files = _render_files(_on_cpu(artifact).rounded())
     manifest = "".join(
         f"{hashlib.sha256(content).hexdigest()}  {name}\n"
         for name, content in sorted(files.items())
@@ -115,8 +116,14 @@ def _render_files(artifact: Artifact) -> dict[str, bytes]:
         "format": "farzi",
         "format_version": FORMAT_VERSION,
         "shape": dict(
-            zip(SHAPE_NAMES, (*artifact.latent.shape, artifact.vocabulary_size), strict=True)
+            zip(
+                SHAPE_NAMES,
+                (artifact.num_sequences, artifact.length, artifact.rank, artifact.vocabulary_size),
+                strict=True,
+            )
         ),
+        "tokens": "hard" if artifact.has_hard_tokens else "soft",
+        "dtype": artifact.dtype,
         "temperature": artifact.temperature,
         "recipe": artifact.recipe,
         "source": artifact.source,
@@ -127,7 +134,10 @@ def _render_files(artifact: Artifact) -> dict[str, bytes]:
     files = {
         TENSORS: safetensors.torch.save(
             # Copies: safetensors refuses tensors that share memory.
-            {n: t.clone(memory_format=torch.contiguous_format) for n, t in artifact.tensors.items()}
+            {
+                name: tensor.clone(memory_format=torch.contiguous_format)
+                for name, tensor in pack(artifact.tensors, artifact.dtype).items()
+            }
         ),
         SETTINGS: _render_json(settings),
         HARD_TOKENS: hard,
@@ -174,7 +184,9 @@ def hard_tokens(artifact: Artifact) -> Iterator[list[int]]:
         lengths = artifact.lengths.tolist()
     for index, length in enumerate(lengths):
         soft = synthetic.tokens(torch.tensor([index]))[0, :length].detach().cpu()
-        if artifact.hard_token_seed is None:
+        if artifact.has_hard_tokens:
+            yield soft.tolist()
+        elif artifact.hard_token_seed is None:
             yield soft.argmax(dim=-1).tolist()
         else:
             yield torch.multinomial(soft, 1, generator=generator)[:, 0].tolist()

@@ -42,8 +42,9 @@ def train(
     """Train an ordinary model on an artifact or on a source.
 
     Training stops when the loss on the validation part no longer falls; the weights of the best
-    look are written to OUT/weights.safetensors. An artifact is refused on another split than its
-    own.
+    look are written to OUT/weights.safetensors, beside the original ids of its tokens:
+    `farzi.load_model(OUT)` is a torch module that scores histories in those ids. An
+    artifact is refused on another split than its own.
 
     Args:
         artifact_or_source: an artifact or run folder, or a source.
@@ -70,8 +71,8 @@ def train(
     from farzi.data import prepare
     from farzi.evaluation import sequences_of, validation_loss
     from farzi.models import build_student
-    from farzi.models.weights import save_weights
     from farzi.provenance import is_run, read_again, remembered_by, source_record, write_origin
+    from farzi.trained import save_model
     from farzi.training import Batches, RealBatches, SyntheticBatches, TrainSettings
     from farzi.training import train as train_student
 
@@ -145,7 +146,7 @@ def train(
             on_look=lambda step, params, loss: bar(step, cap, f"validation loss {loss:.3f}"),
         )
     provenance = source_record(data) | {"distilled": artifact is not None}
-    save_weights(weights, model, trained.params, provenance)
+    save_model(out, model, trained.params, data.vocabulary, provenance)
     write_origin(out, data.origin)
     payload = {
         "weights": str(weights),
