@@ -97,9 +97,8 @@ def compare(
     check_one_protocol(splits)
     names = rows_of(splits, settings)
     tries = len(settings.lrs) * len(settings.dropouts) + len(settings.smoothings) - 1
-    total = len(splits) * sum(
-        tries + settings.seeds for name, row in names.items() if name != "most-popular"
-    )
+    trained = [name for name, row in names.items() if row.trained]
+    total = len(splits) * len(trained) * (tries + settings.seeds)
     done = 0
 
     def tick(note: str) -> None:

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+from farzi.distill.teachers import mean_logits
 from farzi.errors import SettingsError
 from farzi.evaluation import evaluate, sequences_of, validation_loss
 from farzi.experiments import rows
 from farzi.experiments.compare import CompareSettings, compare, rows_of
 from farzi.experiments.rows import ROWS, load_row
 from farzi.experiments.rows.base import Row
+from farzi.experiments.rows.teachers import Ensemble
 from farzi.experiments.splits import Split, check_one_protocol
 from farzi.experiments.students import train_student
 from farzi.models import build_student
@@ -43,9 +45,7 @@ def test_every_name_has_its_file():
     assert all(isinstance(load_row(name), Row) for name in ROWS)
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in ROWS if name not in ("most-popular", "teachers")]
-)
+@pytest.mark.parametrize("name", [name for name in ROWS if load_row(name).trained])
 def test_equal_draws_give_equal_batches(split, name):
     row = load_row(name)
     one, two = (row.build(split, 1, 0).batches(3, 5) for _ in range(2))
@@ -60,7 +60,7 @@ def test_equal_draws_give_equal_batches(split, name):
 def test_only_random_rows_differ_from_draw_to_draw(split):
     for name in ROWS:
         row = load_row(name)
-        if name in ("most-popular", "teachers"):
+        if not row.trained:
             continue
         one, two = (row.build(split, draw, 0).batches(48, 0)(0).tokens for draw in (0, 1))
         assert torch.equal(one, two) is not row.drawn, name
@@ -76,6 +76,29 @@ def test_labels_are_the_geometric_mean_of_the_teachers(split):
         logs.append(logits.log_softmax(-1))
     wanted = torch.stack(logs).mean(0).softmax(-1)
     torch.testing.assert_close(batch.labels[batch.mask], wanted[batch.mask])
+
+
+def test_full_soft_reads_the_windows_of_full_with_labels(split):
+    hard = load_row("full").build(split, 0, 0).batches(4, 3)(2)
+    labelled = load_row("full-soft").build(split, 0, 0).batches(4, 3)(2)
+    assert torch.equal(labelled.tokens, hard.tokens[:, :-1])
+    assert torch.equal(labelled.mask, hard.mask[:, 1:])
+    assert torch.allclose(labelled.labels.sum(-1), torch.ones(()))
+
+
+def test_the_teachers_row_scores_their_mean_logits(split):
+    ensemble = Ensemble(build_student(STUDENT), 2)
+    params = ensemble.joined(split.teachers)
+    tokens = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
+    table = ensemble.embedding(params)
+    got = ensemble.head(params).scores(ensemble.hidden(params, table[tokens]))
+    hidden, factors = mean_logits(build_student(STUDENT), split.teachers, tokens)
+    torch.testing.assert_close(got, hidden @ factors.T)
+    row = load_row("teachers").build(split, 0, 0)
+    alone = replace(split, teachers=split.teachers[:1])
+    one = evaluate(build_student(STUDENT), split.teachers[0], split.data, "test")
+    assert load_row("teachers").build(alone, 0, 0).scores().metrics == pytest.approx(one.metrics)
+    assert row.scores().metrics["loss"] != pytest.approx(one.metrics["loss"])
 
 
 def test_a_full_row_is_ordinary_training(data, split):

@@ -16,6 +16,8 @@ __all__ = ["ROWS", "load_row"]
 
 ROWS = {
     "full": "all training sequences",
+    "full-soft": "the same with the teachers' labels",
+    "teachers": "the mean prediction of the teachers themselves",
     "random": "real sequences drawn at random",
     "random-soft": "the same with the teachers' labels",
     "head": "the longest real sequences",

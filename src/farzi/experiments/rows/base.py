@@ -57,12 +57,14 @@ class Row:
             draws with other numbers are independent where the row is drawn at random.
         needs: what a split must have for it.
         drawn: whether each fresh student gets a draw of its own.
+        trained: whether it is data to train on; else it is a model as it is.
         tasks: the tasks it is for.
     """
 
     build: Callable[[Split, int, int], Sample | Fixed]
     needs: frozenset[Need] = frozenset()
     drawn: bool = False
+    trained: bool = True
     tasks: tuple[str, ...] = ("recommend", "language")
 
     def missing(self, split: Split) -> str | None:

@@ -74,6 +74,7 @@ def hard_size(sequences: Sequences) -> Size:
 def soft_size(sequences: Sequences, split: Split) -> Size:
     """The same with labels at full rank: the teachers' hidden states and embeddings."""
     size = hard_size(sequences)
-    width = len(split.teachers) * int(split.student["width"])
+    student = split.build_student()
+    width = sum(student.head(params).table.shape[1] for params in split.teachers)
     labels = 4 * width * (size.tokens - size.sequences + split.data.vocabulary.size)
     return replace(size, num_bytes=size.num_bytes + labels)
