@@ -14,6 +14,7 @@ from farzi.experiments import rows
 from farzi.experiments.compare import CompareSettings, compare, rows_of
 from farzi.experiments.rows import ROWS, load_row
 from farzi.experiments.rows.base import Row
+from farzi.experiments.rows.coreset_soft import k_centres
 from farzi.experiments.rows.teachers import Ensemble
 from farzi.experiments.splits import Split, check_one_protocol
 from farzi.experiments.students import train_student
@@ -76,6 +77,25 @@ def test_labels_are_the_geometric_mean_of_the_teachers(split):
         logs.append(logits.log_softmax(-1))
     wanted = torch.stack(logs).mean(0).softmax(-1)
     torch.testing.assert_close(batch.labels[batch.mask], wanted[batch.mask])
+
+
+def test_centres_are_the_farthest_from_those_before():
+    """By hand: nearest the mean 4.5 is 4 (the earlier of two), then 9, then 0."""
+    assert k_centres(torch.tensor([[0.0], [4.0], [5.0], [9.0]]), 3).tolist() == [1, 3, 0]
+    equal = torch.ones(4, 2)
+    assert sorted(k_centres(equal, 4).tolist()) == [0, 1, 2, 3]
+    assert len(k_centres(equal, 9)) == 4
+
+
+def test_a_coreset_lies_nearer_to_all_sequences_than_a_random_draw(split):
+    points = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+    covered = torch.cdist(points, points[k_centres(points, 10)]).amin(1).max()
+    drawn = [
+        torch.randperm(200, generator=torch.Generator().manual_seed(n))[:10] for n in range(20)
+    ]
+    assert covered < min(torch.cdist(points, points[one]).amin(1).max() for one in drawn)
+    labelled = load_row("coreset-soft").build(split, 0, 0)
+    assert labelled.size.sequences == 6
 
 
 def test_full_soft_reads_the_windows_of_full_with_labels(split):

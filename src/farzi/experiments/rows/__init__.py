@@ -22,6 +22,7 @@ ROWS = {
     "random-soft": "the same with the teachers' labels",
     "head": "the longest real sequences",
     "head-soft": "the same with the teachers' labels",
+    "coreset-soft": "real sequences that stand for all others, with the teachers' labels",
     "farzi": "distilled sequences",
     "most-popular": "items by their count in training",
 }
