@@ -1,9 +1,13 @@
-"""Scores of a student on held-out sequences: full ranking, or perplexity and accuracy."""
+"""Scores of a student on held-out sequences: full ranking, or perplexity and accuracy.
+
+Every event and every token that follows another is scored exactly once, however long its sequence:
+sequences longer than the model's context are read in overlapping windows (`data.windows`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +18,8 @@ from torch import Tensor
 from farzi import metrics
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
-from farzi.errors import DataError
+from farzi.data.windows import Windows, windows_over
+from farzi.errors import DataError, NonFiniteError
 from farzi.models import Params, Student, hidden_states, logits
 
 __all__ = [
@@ -52,33 +57,46 @@ class Scores:
     Attributes:
         metrics: name to mean value.
         per_user: name to one value a user (ranking), or a sentence (language), for paired tests.
+        counts: how many users were ranked, or how many events or tokens were scored.
     """
 
     metrics: dict[str, float]
     per_user: dict[str, npt.NDArray[np.float64]]
+    counts: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The means, as JSON takes them."""
         return dict(self.metrics)
 
 
-def evaluate(student: Student, params: Params, data: PreparedData, part: Part = "test") -> Scores:
+def evaluate(
+    student: Student,
+    params: Params,
+    data: PreparedData,
+    part: Part = "test",
+    *,
+    stride: int | None = None,
+) -> Scores:
     """Score a student on one part of a source.
 
     Recommendation: each sequence's last item is ranked against the whole catalogue by a model that
     read up to `context_length` items before it; items already seen are left out or kept as the
-    source says. `loss` is the mean next-item loss over all its positions: it reads every event of
-    a test user, where the ranking reads one, and so tells models apart with few users.
-    Language: every token after the first `<eos>` of a sentence is predicted.
+    source says. `loss` is the mean over users of each user's mean next-item loss, in nats. It
+    reads every event of a test user but the first, where the ranking reads one, and so tells
+    models apart with few users.
+    Language: every token after the first `<eos>` of a sentence is predicted, however long it is.
 
     Args:
         student: the model.
         params: its parameters.
         data: the prepared source.
         part: which sequences.
+        stride: tokens that each further window over a long sequence adds; half the context when
+            None.
 
     Raises:
-        DataError: the part is empty or the student's vocabulary is another.
+        DataError: the part is empty, a sequence has fewer than two tokens, or the student's
+            vocabulary is another.
     """
     if student.num_tokens != data.vocabulary.size:
         raise DataError(
@@ -88,8 +106,16 @@ def evaluate(student: Student, params: Params, data: PreparedData, part: Part = 
     sequences = sequences_of(data, part)
     if not len(sequences):
         raise DataError(f"{data.name}: the {part} part is empty.")
+    if int(sequences.lengths.min()) < 2:
+        raise DataError(
+            f"{data.name}: sequence {int(sequences.lengths.argmin())} of the {part} part has fewer "
+            "than two tokens, so there is nothing to predict."
+        )
+    scored = _score_tokens(student, params, sequences, stride)
+    if not np.isfinite(scored.losses).all():
+        raise NonFiniteError("the losses of the model are not all finite: its weights diverged")
     if data.task == "language":
-        return _evaluate_language(student, params, sequences)
+        return _evaluate_language(scored)
 
     def scores(chosen: npt.NDArray[np.int64]) -> Tensor:
         return _last_scores(student, params, sequences, chosen)
@@ -97,9 +123,11 @@ def evaluate(student: Student, params: Params, data: PreparedData, part: Part = 
     ranked = _evaluate_ranking(
         scores, sequences, student.num_tokens, data.seen_items == "leave-out"
     )
-    losses = _user_losses(student, params, sequences)
+    losses = scored.losses / scored.counts
     return Scores(
-        ranked.metrics | {"loss": float(losses.mean())}, ranked.per_user | {"loss": losses}
+        ranked.metrics | {"loss": float(losses.mean())},
+        ranked.per_user | {"loss": losses},
+        ranked.counts | {"events_scored": int(scored.counts.sum())},
     )
 
 
@@ -115,53 +143,131 @@ def most_popular(data: PreparedData, part: Part = "test") -> Scores:
     )
 
 
-@torch.no_grad()
 def validation_loss(
-    student: Student, params: Params, sequences: Sequences, batch_size: int = 256
+    student: Student, params: Params, sequences: Sequences, *, stride: int | None = None
 ) -> float:
-    """Mean next-token loss over the last `context_length` targets of each sequence, in nats.
+    """Mean loss of every token that follows another, each counted once, in nats.
 
     Every event of a validation user counts, not the last alone: with few users the choice would
-    otherwise follow their noise.
+    otherwise follow their noise. Sequences longer than the context are read in windows; pass fewer
+    sequences where a look must be cheaper.
+
+    Args:
+        student: the model.
+        params: its parameters.
+        sequences: held-out sequences.
+        stride: as for `evaluate`.
+
+    Raises:
+        DataError: no sequence has two tokens or more.
     """
-    total, count = 0.0, 0
-    for start in range(0, len(sequences), batch_size):
-        chosen = np.arange(start, min(start + batch_size, len(sequences)))
-        nll, mask, _ = _token_nll(student, params, sequences, chosen)
-        total += float(nll.double().mul(mask).sum())
-        count += int(mask.sum())
-    if not count:
+    scored = _score_tokens(student, params, sequences, stride)
+    if not scored.counts.sum():
         raise DataError("no sequence has two tokens or more, so there is no loss to compute.")
-    return total / count
+    return float(scored.losses.sum() / scored.counts.sum())
 
 
-def _token_nll(
-    student: Student, params: Params, sequences: Sequences, chosen: npt.NDArray[np.int64]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss of every next token, which of them are real, and whether each was the top guess."""
-    device = student.embedding(params).device
-    length = min(int(sequences.lengths[chosen].max()), student.context_length + 1)
-    padded, real = sequences.padded(chosen, length)
-    tokens = torch.from_numpy(padded).to(device)
-    mask = torch.from_numpy(real).to(device)
-    scores = logits(student, params, hidden_states(student, params, tokens[:, :-1]))
-    target = tokens[:, 1:, None]
-    own = scores.gather(-1, target)
-    nll = (scores.logsumexp(-1, keepdim=True) - own)[..., 0]
-    return nll, mask[:, 1:], (own >= scores.amax(-1, keepdim=True))[..., 0]
+@dataclass(frozen=True)
+class _TokenScores:
+    """Sums over the predicted tokens of each sequence, each (num_sequences,)."""
+
+    losses: npt.NDArray[np.float64]
+    correct: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.int64]
 
 
 @torch.no_grad()
-def _user_losses(
-    student: Student, params: Params, sequences: Sequences, batch_size: int = 256
-) -> npt.NDArray[np.float64]:
-    """Mean next-token loss of each sequence, in nats."""
-    losses = []
-    for start in range(0, len(sequences), batch_size):
-        chosen = np.arange(start, min(start + batch_size, len(sequences)))
-        nll, mask, _ = _token_nll(student, params, sequences, chosen)
-        losses.append(((nll.double() * mask).sum(1) / mask.sum(1)).cpu().numpy())
-    return np.concatenate(losses)
+def _score_tokens(
+    student: Student, params: Params, sequences: Sequences, stride: int | None
+) -> _TokenScores:
+    """Score every token that follows another once.
+
+    Windows of similar length are read together, and logits are formed for a block of scored
+    positions at a time, so memory does not grow with the vocabulary times the batch.
+    """
+    windows = windows_over(sequences.lengths, student.context_length, stride)
+    losses = np.zeros(len(sequences))
+    correct = np.zeros(len(sequences))
+    counts = np.zeros(len(sequences), np.int64)
+    table = student.embedding(params)
+    device = table.device
+    block = _rows_within(_LOGIT_BYTES, student.num_tokens, table)
+    for chosen in _window_batches(windows, student.width, device):
+        tokens, scored = _padded(sequences, windows, chosen)
+        owners = np.repeat(windows.sequences[chosen], scored.sum(1))
+        hidden = hidden_states(student, params, tokens[:, :-1].to(device))
+        positions = torch.from_numpy(scored)
+        targets = tokens[:, 1:][positions].to(device)
+        hidden = hidden[positions.to(device)]
+        for first in range(0, len(owners), block):
+            part = slice(first, first + block)
+            scores = logits(student, params, hidden[part])
+            own = scores.gather(-1, targets[part, None])[:, 0]
+            nll = scores.logsumexp(-1) - own
+            np.add.at(losses, owners[part], nll.double().cpu().numpy())
+            np.add.at(correct, owners[part], _guessed(scores, own).cpu().numpy())
+        np.add.at(counts, owners, 1)
+    return _TokenScores(losses, correct, counts)
+
+
+def _guessed(scores: Tensor, own: Tensor) -> Tensor:
+    """Chance (rows,) that the highest score, ties broken at random, is the target's."""
+    guessed = (own >= scores.amax(-1)).double()
+    (first,) = guessed.nonzero(as_tuple=True)
+    guessed[first] /= (scores[first] == own[first, None]).sum(-1)
+    return guessed
+
+
+_LOGIT_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}
+"""Logits that exist at one time."""
+_RANKED_ITEMS = 1 << 23
+"""Scores, users times items, that are ranked at one time."""
+_ACTIVATION_BYTES = {"cpu": 1 << 24, "cuda": 1 << 29}
+"""About what one layer's activations of a batch of windows may take."""
+
+
+def _rows_within(budgets: Mapping[str, int], width: int, like: Tensor) -> int:
+    """How many rows of `width` floats fit into the budget of the device of `like`."""
+    return max(1, _budget(budgets, like.device) // (width * like.element_size()))
+
+
+def _budget(budgets: Mapping[str, int], device: torch.device) -> int:
+    return budgets["cpu" if device.type == "cpu" else "cuda"]
+
+
+def _window_batches(
+    windows: Windows, width: int, device: torch.device
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Indices of windows that are read together, shortest first."""
+    order = np.argsort(windows.lengths, kind="stable")
+    budget = _budget(_ACTIVATION_BYTES, device)
+    start = 0
+    while start < len(order):
+        # The longest of a batch decides; it is no shorter than the first, so look ahead once.
+        count = _windows_within(budget, int(windows.lengths[order[start]]), width)
+        longest = int(windows.lengths[order[min(start + count, len(order)) - 1]])
+        stop = start + min(count, _windows_within(budget, longest, width))
+        yield order[start:stop]
+        start = stop
+
+
+def _windows_within(budget: int, length: int, width: int) -> int:
+    """Windows of this length whose attention and feed-forward layer fit into the budget."""
+    return max(1, budget // (4 * length * (length + 8 * width)))
+
+
+def _padded(
+    sequences: Sequences, windows: Windows, chosen: npt.NDArray[np.int64]
+) -> tuple[Tensor, npt.NDArray[np.bool_]]:
+    """Tokens of windows with the target after the last, (B, L + 1), and what is scored (B, L)."""
+    lengths = windows.lengths[chosen]
+    steps = np.arange(int(lengths.max()) + 1)
+    real = steps <= lengths[:, None]
+    begin = sequences.offsets[windows.sequences[chosen]] + windows.starts[chosen]
+    tokens = np.zeros(real.shape, np.int64)
+    tokens[real] = sequences.tokens[(begin[:, None] + steps)[real]]
+    scored = real[:, 1:] & (steps[:-1] >= windows.firsts[chosen, None])
+    return torch.from_numpy(tokens), scored
 
 
 @torch.no_grad()
@@ -185,6 +291,7 @@ def _evaluate_ranking(
     leave_out: bool,
     batch_size: int = 512,
 ) -> Scores:
+    batch_size = max(1, min(batch_size, _RANKED_ITEMS // num_items))
     ranks, candidates = [], []
     for start in range(0, len(sequences), batch_size):
         chosen = np.arange(start, min(start + batch_size, len(sequences)))
@@ -205,21 +312,12 @@ def _evaluate_ranking(
         "MRR": metrics.mrr(rank, per_user=True),
         "AUC": metrics.auc(rank, count, per_user=True),
     }
-    return Scores({name: float(values.mean()) for name, values in per_user.items()}, per_user)
+    means = {name: float(values.mean()) for name, values in per_user.items()}
+    return Scores(means, per_user, {"users": len(rank)})
 
 
-@torch.no_grad()
-def _evaluate_language(
-    student: Student, params: Params, sequences: Sequences, batch_size: int = 256
-) -> Scores:
-    sums, counts, correct = [], [], []
-    for start in range(0, len(sequences), batch_size):
-        chosen = np.arange(start, min(start + batch_size, len(sequences)))
-        nll, mask, right = _token_nll(student, params, sequences, chosen)
-        sums.append((nll.double() * mask).sum(1))
-        counts.append(mask.sum(1))
-        correct.append((right & mask).sum(1))
-    total, number, hits = (torch.cat(parts).cpu().numpy() for parts in (sums, counts, correct))
+def _evaluate_language(scored: _TokenScores) -> Scores:
+    total, number, hits = scored.losses, scored.counts, scored.correct
     return Scores(
         {
             "perplexity": metrics.perplexity(total, number),
@@ -227,6 +325,7 @@ def _evaluate_language(
             "accuracy": metrics.accuracy(hits, number),
         },
         {"loss": total / number, "accuracy": hits / number},
+        {"sentences": len(number), "tokens_scored": int(number.sum())},
     )
 
 

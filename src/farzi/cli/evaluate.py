@@ -25,6 +25,7 @@ def evaluate(
 
     The model remembers its source and how that was read. It is scored on the split it was trained
     on, never on another: there some of its training users would be among those it is scored on.
+    Every event and every token that follows another is scored once, however long its sequence.
 
     Args:
         model: folder or weights file that `farzi train` wrote.
@@ -50,6 +51,11 @@ def evaluate(
     chosen, _ = choose_device(device)
     scores = score(student, {name: value.to(chosen) for name, value in params.items()}, data, part)
     line = data.protocol_line(student.context_length)
-    payload = {"metrics": scores.as_dict(), "part": part, "protocol_line": line}
+    payload = {
+        "metrics": scores.as_dict(),
+        "counts": scores.counts,
+        "part": part,
+        "protocol_line": line,
+    }
     rows = [f"{name:20} {value:.4f}" for name, value in scores.metrics.items()]
     output.result(payload, text="\n".join([line, *rows]))

@@ -16,6 +16,7 @@ from farzi.data.sequences import Sequences
 from farzi.data.sources import Origin, SeenItems, Task
 from farzi.data.splits import SplitKind
 from farzi.data.vocabulary import Vocabulary
+from farzi.data.windows import default_stride
 from farzi.errors import DataError
 
 __all__ = ["PreparedData", "check_writable"]
@@ -79,21 +80,34 @@ class PreparedData:
         return {part: getattr(self, part) for part in _PARTS}
 
     def protocol_line(
-        self, context_length: int | None = None, split_seeds: Sequence[int] | None = None
+        self,
+        context_length: int | None = None,
+        split_seeds: Sequence[int] | None = None,
+        stride: int | None = None,
     ) -> str:
         """How a result on these data came about, in one line to print beside it.
 
         Args:
             context_length: the model's, where there is a model.
             split_seeds: of all the splits that a result is over; None for this one alone.
+            stride: tokens that each further window over a long sequence adds; `default_stride`
+                when None.
         """
         seeds = [self.split_seed] if split_seeds is None else split_seeds
         named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
         parts = [self.name, _SPLIT_LINES[self.split_kind].format(seeds=named)]
-        context = [] if context_length is None else [f"context {context_length}"]
+        context = [] if context_length is None else self._context_rules(context_length, stride)
         if self.task == "language":
             return " | ".join([*parts, *context, *self._text_rules()])
         return " | ".join([*parts, "last item is the target", *context, *self._log_rules()])
+
+    def _context_rules(self, context_length: int, stride: int | None) -> list[str]:
+        scored = (
+            "every token" if self.task == "language" else "loss of every event but a user's first"
+        )
+        if stride is None:
+            stride = default_stride(context_length)
+        return [f"context {context_length}", f"{scored}, once, windows at stride {stride}"]
 
     def _log_rules(self) -> list[str]:
         core = self.protocol["k_core"]

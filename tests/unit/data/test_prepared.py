@@ -28,7 +28,8 @@ SHOP = PreparedData(
 
 def test_the_protocol_line_says_everything_a_result_depends_on() -> None:
     assert SHOP.protocol_line(50) == (
-        "shop | users 80/10/10 seed 4 | last item is the target | context 50 | seen items kept | "
+        "shop | users 80/10/10 seed 4 | last item is the target | context 50 | "
+        "loss of every event but a user's first, once, windows at stride 25 | seen items kept | "
         "full ranking over 3 items | ties in time keep source order | repeats kept | k-core off | "
         "min length 2"
     )
@@ -50,8 +51,9 @@ def test_the_protocol_line_says_everything_a_result_depends_on() -> None:
         protocol={"vocabulary_size": 3, "tokens": "words"},
     )
     assert text.protocol_line(8) == (
-        "shop | lines 80/10/10 seed 4 | context 8 | vocabulary 3 cut on the training text, "
-        "the rest <unk> | every sentence ends with <eos> | tokens: words"
+        "shop | lines 80/10/10 seed 4 | context 8 | every token, once, windows at stride 4 | "
+        "vocabulary 3 cut on the training text, the rest <unk> | "
+        "every sentence ends with <eos> | tokens: words"
     )
 
 
