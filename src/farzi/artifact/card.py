@@ -8,7 +8,7 @@ import json
 from farzi.artifact.contents import Artifact
 from farzi.artifact.layout import ITEMS, TOKENIZER
 
-__all__ = ["render_card"]
+__all__ = ["config_name", "render_card"]
 
 TEMPLATE = """\
 ---
@@ -54,14 +54,21 @@ Distilled from the training part of {name}: fingerprint `{fingerprint}`, split
 """
 
 
+def config_name(content: bytes) -> str:
+    """Return the name of the card's configuration: one for each content of data/train.parquet.
+
+    `datasets` looks rows up in its cache by the names of folder and configuration, and every
+    artifact's folder is called the same.
+    """
+    return "farzi-" + hashlib.sha256(content).hexdigest()[:16]
+
+
 def render_card(artifact: Artifact, hard_tokens: bytes) -> str:
     """Return the card: what it is, how large, made from what, used how.
 
     Args:
         artifact: what the card is of.
-        hard_tokens: the content of data/train.parquet. Its hash is in the name of the
-            configuration: `datasets` looks rows up in its cache by folder and configuration, and
-            every artifact's folder has the same name.
+        hard_tokens: the content of data/train.parquet.
     """
     source = artifact.source
     sizes = {
@@ -73,7 +80,7 @@ def render_card(artifact: Artifact, hard_tokens: bytes) -> str:
         "bytes of tensors": artifact.num_bytes,
     }
     return TEMPLATE.format(
-        config_name="farzi-" + hashlib.sha256(hard_tokens).hexdigest()[:16],
+        config_name=config_name(hard_tokens),
         title=json.dumps(f"{source['name']}, distilled", ensure_ascii=False),
         name=source["name"],
         header=" | ".join(sizes),

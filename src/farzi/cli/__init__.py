@@ -36,6 +36,7 @@ COMMANDS = {
     "evaluate": "Score a model on a source, the protocol spelled out.",
     "compare": "Compare an artifact with full data and with samples of it.",
     "inspect": "Show what an artifact holds.",
+    "export": "Write a distilled dataset in the files that other tools read.",
     "doctor": "Show the versions, devices and settings that farzi finds here.",
 }
 

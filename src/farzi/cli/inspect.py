@@ -45,6 +45,8 @@ def inspect(
     found = read_artifact(artifact)
     payload = {
         "sizes": _sizes(found),
+        "tokens": "hard" if found.has_hard_tokens else "soft",
+        "dtype": found.dtype,
         "temperature": found.temperature,
         "learned": {name: _summary(tensor) for name, tensor in found.learned.items()},
         "recipe": found.recipe,
@@ -84,6 +86,9 @@ def _entropy_bits(artifact: Artifact) -> dict[str, float]:
     kept = mask if mask is not None else torch.ones(artifact.latent.shape[:2], dtype=torch.bool)
     means = {"uniform": math.log2(artifact.vocabulary_size)}
     kinds = {"tokens": synthetic.tokens, "labels": synthetic.labels}
+    if artifact.has_hard_tokens:
+        means["tokens"] = 0.0
+        del kinds["tokens"]
     for kind, soft in kinds.items():
         total = 0.0
         for index in range(artifact.num_sequences):
@@ -100,6 +105,8 @@ def _example(artifact: Artifact, index: int, num_tokens: int, top: int) -> list[
     """Return the likeliest original ids at the first places of one sequence."""
     length = artifact.length if artifact.lengths is None else int(artifact.lengths[index])
     soft = artifact.synthetic.tokens(torch.tensor([index]))[0, : min(length, num_tokens)]
+    if artifact.has_hard_tokens:
+        return [{"ids": [artifact.vocabulary[token]], "probabilities": [1.0]} for token in soft]
     probabilities, ids = soft.topk(top, dim=-1)
     return [
         {
@@ -120,6 +127,7 @@ def _render(payload: Mapping[str, Any]) -> str:
         f"protocol     {_inline(source['protocol'])}",
         f"recipe       {_inline(payload['recipe'])}",
         f"temperature  {payload['temperature']:g}",
+        f"stored       tokens {payload['tokens']}, factors {payload['dtype']}",
         *([f"learned      {_inline(payload['learned'])}"] if payload["learned"] else []),
         *([f"scores       {_inline(payload['scores'])}"] if payload["scores"] else []),
         "entropy      "
