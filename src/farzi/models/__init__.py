@@ -10,9 +10,10 @@ from typing import Any
 
 from farzi.errors import SettingsError
 from farzi.models.base import Head, Params, Student
-from farzi.models.losses import embedded_loss, hidden_states, logits, sequence_loss
 
 # A student is one line here: what is imported under its own name is in `STUDENTS`.
+from farzi.models.gru4rec import GRU4Rec as GRU4Rec
+from farzi.models.losses import embedded_loss, hidden_states, logits, sequence_loss
 from farzi.models.sasrec import SASRec as SASRec
 from farzi.models.transformer import Transformer as Transformer
 

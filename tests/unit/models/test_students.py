@@ -2,7 +2,14 @@ import pytest
 import torch
 
 from farzi.errors import ArtifactError, SettingsError
-from farzi.models import SASRec, Transformer, build_student, sequence_loss
+from farzi.models import (
+    GRU4Rec,
+    SASRec,
+    Transformer,
+    build_student,
+    sequence_loss,
+    student_from,
+)
 from farzi.models.blocks import causal_conv
 from farzi.models.fused.soft_head import embed
 from farzi.models.weights import load_weights, save_weights
@@ -12,13 +19,14 @@ STUDENTS = [
     Transformer(num_tokens=11, context_length=6, width=8, num_layers=2),
     SASRec(num_tokens=11, context_length=6, width=8, conv_size=3),
     Transformer(num_tokens=11, context_length=6, width=8, conv_size=9),
+    GRU4Rec(num_tokens=11, context_length=6, width=8, num_layers=2),
 ]
 
 
 def parameters(student, seed=0):
     generator = torch.Generator().manual_seed(seed)
     params = student.init(generator, torch.float64)
-    if student.conv_size:  # it starts as the identity
+    if "conv.weight" in params:  # it starts as the identity
         params["conv.weight"].normal_(generator=generator)
     return params
 
@@ -28,9 +36,7 @@ def batch(seed=1):
     return torch.randint(0, 11, (3, 6), generator=generator)
 
 
-@pytest.mark.parametrize(
-    "student", STUDENTS, ids=lambda student: f"{type(student).__name__}-conv{student.conv_size}"
-)
+@pytest.mark.parametrize("student", STUDENTS, ids=str)
 class TestStudents:
     def test_one_hot_tokens_give_the_hard_loss(self, student):
         params, tokens = parameters(student), batch()
@@ -174,3 +180,30 @@ def test_broken_weights_are_refused(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(ArtifactError, match="not a weights file"):
         load_weights(path)
+
+
+SIZES = {"num_tokens": 9, "context_length": 5, "width": 32, "num_heads": 4, "conv_size": 2}
+
+
+class TestStudentFrom:
+    def test_takes_the_defaults_that_it_has(self):
+        assert student_from("gru4rec", SIZES) == GRU4Rec(9, 5, width=32)
+        assert student_from("sasrec", SIZES) == SASRec(9, 5, 32, num_heads=4, conv_size=2)
+
+    def test_what_is_asked_for_goes_before_defaults_and_the_text_before_both(self):
+        student = student_from("sasrec:width=8,activation=relu", SIZES, {"width": 16})
+        assert (student.width, student.activation) == (8, "relu")
+        assert student_from("gru4rec", SIZES, {"width": 16}).width == 16
+
+    @pytest.mark.parametrize(
+        ("text", "settings", "message"),
+        [
+            ("gru4rek", {}, "did you mean gru4rec"),
+            ("gru4rec", {"num_heads": 2}, "student 'gru4rec' has no setting 'num_heads'"),
+            ("gru4rec:num_heads=2", {}, "student 'gru4rec' has no setting 'num_heads'"),
+            ("gru4rec:width", {}, "must be NAME=VALUE"),
+        ],
+    )
+    def test_what_a_student_does_not_have_is_refused(self, text, settings, message):
+        with pytest.raises(SettingsError, match=message):
+            student_from(text, SIZES, settings)
