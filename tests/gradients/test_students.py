@@ -22,6 +22,7 @@ from farzi.models import STUDENTS, build_student, embedded_loss, sequence_loss
 TOKENS, LENGTH, STEPS = 7, 5, 20
 SIZES = {"num_tokens": TOKENS, "context_length": LENGTH, "width": 4}
 SETTINGS: dict[str, dict[str, Any]] = {name: {"name": name} for name in STUDENTS}
+SETTINGS["rnn, untied gru"] = {"name": "rnn", "cell": "gru", "tied": False}
 
 
 def problem(student: Any) -> tuple[Any, ...]:

@@ -65,7 +65,7 @@ def distill(
         outer_steps: steps of the outer loop; 0 keeps the start as it is.
         inner_steps: steps a student is trained for.
         window: inner steps that one meta-gradient goes through.
-        student: sasrec or transformer; what fits the task without it.
+        student: sasrec, gru4rec, fmlp, transformer or rnn; what fits the task without it.
         start: where the synthetic sequences begin.
         config: TOML or JSON file of settings; flags go before it.
         set: NAME=VALUE of any other setting; may be repeated.

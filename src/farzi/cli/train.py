@@ -49,7 +49,7 @@ def train(
     Args:
         artifact_or_source: an artifact or run folder, or a source.
         out: folder for the weights.
-        student: sasrec or transformer; the artifact's, or what fits the task, without it.
+        student: sasrec, gru4rec, fmlp, transformer or rnn; the artifact's without it.
         width: model width.
         num_layers: blocks.
         num_heads: attention heads.
@@ -70,7 +70,7 @@ def train(
     from farzi.artifact import check_split, locate_artifact, read_artifact
     from farzi.data import prepare
     from farzi.evaluation import sequences_of, validation_loss
-    from farzi.models import build_student
+    from farzi.models import student_from
     from farzi.provenance import is_run, read_again, remembered_by, source_record, write_origin
     from farzi.trained import save_model
     from farzi.training import Batches, RealBatches, SyntheticBatches, TrainSettings
@@ -93,11 +93,8 @@ def train(
         raise SettingsError(f"--on {on}: {artifact_or_source} is the source itself.")
     else:
         data = prepare(artifact_or_source, **asked)
-    settings: dict[str, Any] = {
-        "name": "transformer" if data.task == "language" else "sasrec",
-        "context_length": context_length,
-        "width": 32,
-    }
+    name = "transformer" if data.task == "language" else "sasrec"
+    sizes: dict[str, Any] = {"context_length": context_length, "width": 32}
     batches: Batches
     if artifact is not None:
         check_split(
@@ -107,7 +104,8 @@ def train(
             split_seed=data.split_seed,
             train_users_hash=data.train_users_hash,
         )
-        settings |= dict(artifact.recipe["student"])
+        sizes |= artifact.recipe["student"]
+        name = sizes.pop("name")
         recipe_batch = int(artifact.recipe["batch_size"])
         synthetic = artifact.synthetic
         batches = SyntheticBatches(synthetic, batch_size or recipe_batch, seed)
@@ -116,16 +114,17 @@ def train(
     else:
         batches = RealBatches(sequences_of(data, "train"), context_length, batch_size or 64, seed)
         cap, look = 80 * batches.steps_per_epoch, batches.steps_per_epoch
-    chosen = {
-        "name": student,
+    asked_sizes = {
         "width": width,
         "num_layers": num_layers,
         "num_heads": num_heads,
         "conv_size": conv_size,
     }
-    settings |= {name: value for name, value in chosen.items() if value is not None}
-    settings |= {"num_tokens": data.vocabulary.size, "dropout": dropout}
-    model = build_student(settings)
+    model = student_from(
+        student or name,
+        {**sizes, "num_tokens": data.vocabulary.size, "dropout": dropout},
+        {name: value for name, value in asked_sizes.items() if value is not None},
+    )
     held_out = sequences_of(data, "validation")
     cap = max_steps or cap
     output.say(data.protocol_line(model.context_length))

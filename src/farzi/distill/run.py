@@ -28,7 +28,7 @@ from farzi.distill.starts import StartInputs
 from farzi.distill.teachers import Omega, TeacherSettings, teacher_runs
 from farzi.distill.world import ALONE, World
 from farzi.evaluation import rounded, sequences_of
-from farzi.models import build_student
+from farzi.models import Student, student_from, with_dropout
 from farzi.seeding import stream
 from farzi.synthetic import SyntheticSequences
 
@@ -97,8 +97,8 @@ def distill(
         claim(folder, _identity(data, settings, world.size), data.origin, resume)
     world.wait()
     with locked(folder) if first else contextlib.nullcontext():
-        student = build_student(_student_settings(data, settings))
-        teacher = build_student({**_student_settings(data, settings), "dropout": settings.dropout})
+        student = _student(data, settings)
+        teacher = with_dropout(student, settings.dropout)
         train_sequences = sequences_of(data, "train")
         validation_sequences = _sample(
             sequences_of(data, "validation"), settings.validation_size, settings.seed
@@ -222,7 +222,7 @@ def make_artifact(
         lengths=best.lengths,
         temperature=best.temperature,
         recipe={
-            "student": _student_settings(data, settings),
+            "student": _student(data, settings).settings(),
             "optimizer": "adam",
             "lr": settings.inner_lr,
             "steps": settings.inner_steps,
@@ -252,16 +252,11 @@ def make_artifact(
 # ------------------------------------------------------------------------------------- parts
 
 
-def _student_settings(data: PreparedData, settings: DistillSettings) -> dict[str, Any]:
-    return {
-        "name": settings.student,
-        "num_tokens": data.vocabulary.size,
-        "context_length": settings.context_length,
-        "width": settings.width,
-        "num_layers": settings.num_layers,
-        "num_heads": settings.num_heads,
-        "conv_size": settings.conv_size,
-    }
+def _student(data: PreparedData, settings: DistillSettings) -> Student:
+    """The student that the settings name, without dropout."""
+    sizes = ("context_length", "width", "num_layers", "num_heads", "conv_size")
+    defaults = {name: getattr(settings, name) for name in sizes}
+    return student_from(settings.student, {"num_tokens": data.vocabulary.size, **defaults})
 
 
 def _sample(sequences: Sequences, size: int, seed: int) -> Sequences:

@@ -12,8 +12,10 @@ from farzi.errors import SettingsError
 from farzi.models.base import Head, Params, Student
 
 # A student is one line here: what is imported under its own name is in `STUDENTS`.
+from farzi.models.fmlp import FMLP as FMLP
 from farzi.models.gru4rec import GRU4Rec as GRU4Rec
 from farzi.models.losses import embedded_loss, hidden_states, logits, sequence_loss
+from farzi.models.rnn import RNN as RNN
 from farzi.models.sasrec import SASRec as SASRec
 from farzi.models.transformer import Transformer as Transformer
 
@@ -28,6 +30,7 @@ __all__ = [
     "logits",
     "sequence_loss",
     "student_from",
+    "with_dropout",
 ]
 
 STUDENTS: dict[str, Any] = {
@@ -90,6 +93,18 @@ def student_from(
     known = {field.name for field in fields}
     sizes = {key: value for key, value in defaults.items() if key in known}
     return build_student({**sizes, **asked, "name": name})
+
+
+def with_dropout(student: Student, rate: float) -> Student:
+    """The same student with another dropout rate.
+
+    Example:
+        >>> from farzi.models import SASRec, with_dropout
+        >>> with_dropout(SASRec(num_tokens=9, context_length=5), 0.2).dropout
+        0.2
+    """
+    other: Student = dataclasses.replace(student, dropout=rate)  # type: ignore[type-var]
+    return other
 
 
 def _settings_in(own: str, text: str) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from farzi.models import GRU4Rec, SASRec, Transformer, hidden_states, logits
+from farzi.models import FMLP, RNN, GRU4Rec, SASRec, Transformer, hidden_states, logits
+from farzi.models.fmlp import causal_filter
 
 TOKENS, LENGTH, WIDTH = 13, 7, 8
 
@@ -17,7 +18,7 @@ def drawn(student):
     generator = torch.Generator().manual_seed(0)
     params = student.init(generator)
     return {
-        name: value + 0.1 * torch.randn(value.shape, generator=generator)
+        name: value + 0.3 * torch.randn(value.shape, generator=generator)
         for name, value in params.items()
     }
 
@@ -57,6 +58,56 @@ def test_gru4rec() -> None:
     states = recurrent(torch.nn.GRU, params, 2)(table[tokens()] * math.sqrt(WIDTH))[0]
     expected = (states @ params["out.weight"].T + params["out.bias"]) @ table.T
     close(scores(student, params), expected)
+
+
+def test_the_recurrent_language_model() -> None:
+    for cell, kind in (("gru", torch.nn.GRU), ("lstm", torch.nn.LSTM)):
+        for tied in (True, False):
+            student = RNN(TOKENS, LENGTH, WIDTH, num_layers=2, cell=cell, tied=tied)
+            params = drawn(student)
+            table = params["embedding"]
+            states = recurrent(kind, params, 2)(table[tokens()] * math.sqrt(WIDTH))[0]
+            if tied:
+                expected = states @ table.T
+            else:
+                expected = states @ params["head.weight"].T + params["head.bias"]
+            close(scores(student, params), expected)
+
+
+def test_fmlp() -> None:
+    """Against sums over earlier positions, written out; and its norms and layers are torch's."""
+    student = FMLP(TOKENS, LENGTH, WIDTH, num_layers=2)
+    params = drawn(student)
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        return torch.nn.functional.layer_norm(
+            x, (WIDTH,), params[f"{name}.weight"], params[f"{name}.bias"]
+        )
+
+    x = norm("norm", params["embedding"][tokens()] + params["position"])
+    for layer in range(2):
+        block = f"blocks.{layer}"
+        kernel = params[f"{block}.filter"]
+        filtered = torch.stack(
+            [sum(kernel[k] * x[:, t - k] for k in range(t + 1)) for t in range(LENGTH)], 1
+        )
+        x = norm(f"{block}.norm1", x + filtered)
+        up, down = (f"{block}.feed_forward.{part}" for part in ("up", "down"))
+        inner = torch.nn.functional.gelu(x @ params[f"{up}.weight"].T + params[f"{up}.bias"])
+        fed = inner @ params[f"{down}.weight"].T + params[f"{down}.bias"]
+        x = norm(f"{block}.norm2", x + fed)
+    close(scores(student, params), x @ params["embedding"].T)
+
+
+def test_at_the_last_position_a_circular_filter_is_a_causal_one() -> None:
+    """What the causal form keeps of the published one."""
+    generator = torch.Generator().manual_seed(0)
+    x, kernel = (torch.randn(LENGTH, WIDTH, generator=generator) for _ in range(2))
+    published = torch.fft.irfft(
+        torch.fft.rfft(x, dim=0) * torch.fft.rfft(kernel, dim=0), LENGTH, dim=0
+    )
+    torch.testing.assert_close(causal_filter(x, kernel)[-1], published[-1])
+    assert (causal_filter(x, kernel)[0] - published[0]).abs().max() > 0.1
 
 
 def encoder(params, student) -> Tensor:

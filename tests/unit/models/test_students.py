@@ -3,15 +3,19 @@ import torch
 
 from farzi.errors import ArtifactError, SettingsError
 from farzi.models import (
+    FMLP,
+    RNN,
     GRU4Rec,
     SASRec,
     Transformer,
     build_student,
+    hidden_states,
+    logits,
     sequence_loss,
     student_from,
 )
+from farzi.models import STUDENTS as REGISTRY
 from farzi.models.blocks import causal_conv
-from farzi.models.fused.soft_head import embed
 from farzi.models.weights import load_weights, save_weights
 
 STUDENTS = [
@@ -20,6 +24,9 @@ STUDENTS = [
     SASRec(num_tokens=11, context_length=6, width=8, conv_size=3),
     Transformer(num_tokens=11, context_length=6, width=8, conv_size=9),
     GRU4Rec(num_tokens=11, context_length=6, width=8, num_layers=2),
+    FMLP(num_tokens=11, context_length=6, width=8, num_layers=2),
+    RNN(num_tokens=11, context_length=6, width=8, num_layers=2),
+    RNN(num_tokens=11, context_length=6, width=8, cell="gru", tied=False),
 ]
 
 
@@ -60,19 +67,18 @@ class TestStudents:
 
     def test_the_loss_is_the_textbook_cross_entropy(self, student):
         params, tokens = parameters(student), batch()
-        table = student.embedding(params)
-        hidden = student.hidden(params, embed(tokens, table))
+        scores = logits(student, params, hidden_states(student, params, tokens))
         expected = torch.nn.functional.cross_entropy(
-            (hidden[:, :-1] @ table.T).reshape(-1, 11), tokens[:, 1:].reshape(-1)
+            scores[:, :-1].reshape(-1, 11), tokens[:, 1:].reshape(-1)
         )
         torch.testing.assert_close(sequence_loss(student, params, tokens), expected)
 
     def test_smoothing_is_the_textbook_label_smoothing(self, student):
         params, tokens = parameters(student), batch()
-        table = student.embedding(params)
-        hidden = student.hidden(params, embed(tokens, table))
-        logits, targets = (hidden[:, :-1] @ table.T).reshape(-1, 11), tokens[:, 1:].reshape(-1)
-        expected = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=0.2)
+        scores = logits(student, params, hidden_states(student, params, tokens))[:, :-1]
+        expected = torch.nn.functional.cross_entropy(
+            scores.reshape(-1, 11), tokens[:, 1:].reshape(-1), label_smoothing=0.2
+        )
         soft = torch.nn.functional.one_hot(tokens, 11).double()
         for each in (tokens, soft):
             loss = sequence_loss(student, params, each, smoothing=0.2)
@@ -82,11 +88,8 @@ class TestStudents:
         params, tokens = parameters(student), batch()
         other = tokens.clone()
         other[:, 4:] = (other[:, 4:] + 1) % 11
-        table = student.embedding(params)
-        before, after = (
-            student.hidden(params, embed(each, table))[:, :4] for each in (tokens, other)
-        )
-        torch.testing.assert_close(before, after, rtol=0, atol=0)
+        before, after = (hidden_states(student, params, each)[:, :4] for each in (tokens, other))
+        torch.testing.assert_close(before, after, rtol=0, atol=1e-14)
 
     def test_padding_changes_nothing(self, student):
         params, tokens = parameters(student), batch()
@@ -150,8 +153,9 @@ def test_a_fresh_convolution_changes_nothing():
     assert losses[0] == losses[1]
 
 
-def test_dropout_is_drawn_from_the_generator_alone():
-    student = SASRec(num_tokens=11, context_length=6, width=8, dropout=0.5)
+@pytest.mark.parametrize("name", REGISTRY)
+def test_dropout_is_drawn_from_the_generator_alone(name):
+    student = student_from(name, {"num_tokens": 11, "context_length": 6, "dropout": 0.5})
     params, tokens = parameters(student), batch()
     losses = [
         sequence_loss(student, params, tokens, generator=torch.Generator().manual_seed(seed))
@@ -168,6 +172,7 @@ def test_dropout_is_drawn_from_the_generator_alone():
         {"name": "sasrec", "num_tokens": 5, "context_length": 4, "conv_size": -1},
         {"name": "transformer", "num_tokens": 5, "context_length": 4, "conv_size": -1},
         {"name": "transformer", "num_tokens": 5, "context_length": 4, "activation": "swish"},
+        {"name": "rnn", "num_tokens": 5, "context_length": 4, "cell": "elman"},
     ],
 )
 def test_unknown_settings_are_refused(settings):
