@@ -21,6 +21,7 @@ from farzi.data.sequences import Sequences
 from farzi.data.windows import Windows, windows_over
 from farzi.errors import DataError, NonFiniteError
 from farzi.models import Params, Student, hidden_states, logits
+from farzi.models.fused.soft_head import embed
 
 __all__ = [
     "EOS",
@@ -57,7 +58,10 @@ class Scores:
     Attributes:
         metrics: name to mean value.
         per_user: name to one value a user (ranking), or a sentence (language), for paired tests.
-        counts: how many users were ranked, or how many events or tokens were scored.
+            Which users those are depends on the data alone, so two models' values pair up.
+        counts: of a recommender `users`, `nothing_to_rank` (users who had every item but the
+            target: they are left out of AUC), `targets_without_training` (targets that no training
+            user had) and `events_scored`; of a language model `sentences` and `tokens_scored`.
     """
 
     metrics: dict[str, float]
@@ -120,9 +124,7 @@ def evaluate(
     def scores(chosen: npt.NDArray[np.int64]) -> Tensor:
         return _last_scores(student, params, sequences, chosen)
 
-    ranked = _evaluate_ranking(
-        scores, sequences, student.num_tokens, data.seen_items == "leave-out"
-    )
+    ranked = _evaluate_ranking(scores, sequences, data)
     losses = scored.losses / scored.counts
     return Scores(
         ranked.metrics | {"loss": float(losses.mean())},
@@ -136,10 +138,7 @@ def most_popular(data: PreparedData, part: Part = "test") -> Scores:
     counts = np.bincount(data.train.tokens, minlength=data.vocabulary.size)
     popularity = torch.from_numpy(counts.astype(np.float32))
     return _evaluate_ranking(
-        lambda chosen: popularity.expand(len(chosen), -1).clone(),
-        getattr(data, part),
-        data.vocabulary.size,
-        data.seen_items == "leave-out",
+        lambda chosen: popularity.expand(len(chosen), -1), getattr(data, part), data
     )
 
 
@@ -189,19 +188,19 @@ def _score_tokens(
     losses = np.zeros(len(sequences))
     correct = np.zeros(len(sequences))
     counts = np.zeros(len(sequences), np.int64)
-    table = student.embedding(params)
+    table, head = student.embedding(params), student.head(params)
     device = table.device
     block = _rows_within(_LOGIT_BYTES, student.num_tokens, table)
     for chosen in _window_batches(windows, student.width, device):
         tokens, scored = _padded(sequences, windows, chosen)
         owners = np.repeat(windows.sequences[chosen], scored.sum(1))
-        hidden = hidden_states(student, params, tokens[:, :-1].to(device))
+        hidden = student.hidden(params, embed(tokens[:, :-1].to(device), table))
         positions = torch.from_numpy(scored)
         targets = tokens[:, 1:][positions].to(device)
         hidden = hidden[positions.to(device)]
         for first in range(0, len(owners), block):
             part = slice(first, first + block)
-            scores = logits(student, params, hidden[part])
+            scores = head.scores(hidden[part])
             own = scores.gather(-1, targets[part, None])[:, 0]
             nll = scores.logsumexp(-1) - own
             np.add.at(losses, owners[part], nll.double().cpu().numpy())
@@ -287,10 +286,10 @@ def _last_scores(
 def _evaluate_ranking(
     scores_of: Callable[[npt.NDArray[np.int64]], Tensor],
     sequences: Sequences,
-    num_items: int,
-    leave_out: bool,
+    data: PreparedData,
     batch_size: int = 512,
 ) -> Scores:
+    num_items, leave_out = data.vocabulary.size, data.seen_items == "leave-out"
     batch_size = max(1, min(batch_size, _RANKED_ITEMS // num_items))
     ranks, candidates = [], []
     for start in range(0, len(sequences), batch_size):
@@ -304,16 +303,27 @@ def _evaluate_ranking(
         ranks.append(metrics.target_ranks(scores_of(chosen), targets, exclude))
         candidates.append(metrics.count_candidates(targets, num_items, exclude))
     rank, count = torch.cat(ranks), torch.cat(candidates)
+    choice = count > 1  # a user who had every other item: the target is alone, and AUC is 0 / 0
     per_user = {
         "HR@10": metrics.hit_rate(rank, 10, per_user=True),
         "HR@100": metrics.hit_rate(rank, 100, per_user=True),
         "nDCG@10": metrics.ndcg(rank, 10, per_user=True),
         "nDCG@100": metrics.ndcg(rank, 100, per_user=True),
         "MRR": metrics.mrr(rank, per_user=True),
-        "AUC": metrics.auc(rank, count, per_user=True),
     }
+    if choice.any():
+        per_user["AUC"] = metrics.auc(rank[choice], count[choice], per_user=True)
     means = {name: float(values.mean()) for name, values in per_user.items()}
-    return Scores(means, per_user, {"users": len(rank)})
+    known = np.zeros(num_items, np.bool_)
+    known[data.train.tokens] = True
+    counts = {
+        "users": len(rank),
+        "nothing_to_rank": int((~choice).sum()),
+        "targets_without_training": int(
+            (~known[sequences.tokens[sequences.offsets[1:] - 1]]).sum()
+        ),
+    }
+    return Scores(means, per_user, counts)
 
 
 def _evaluate_language(scored: _TokenScores) -> Scores:

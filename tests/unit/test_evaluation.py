@@ -13,7 +13,7 @@ import torch
 from farzi import evaluation
 from farzi.data import PreparedData, Sequences, Vocabulary
 from farzi.errors import DataError, NonFiniteError
-from farzi.evaluation import evaluate, validation_loss
+from farzi.evaluation import evaluate, most_popular, rounded, sequences_of, validation_loss
 from farzi.models import Head, SASRec
 
 ITEMS = 7
@@ -79,7 +79,7 @@ def test_every_event_is_scored_once_in_the_window_that_is_due(stride):
     assert scores.metrics["loss"] == pytest.approx(
         np.mean([np.mean(row) for row in expected]), rel=1e-5
     )
-    assert scores.counts == {"users": 5, "events_scored": 27}
+    assert scores.counts["events_scored"] == 27
     assert validation_loss(STUDENT, PARAMS, RAGGED, stride=stride) == pytest.approx(
         np.mean([loss for row in expected for loss in row]), rel=1e-5
     )
@@ -95,28 +95,53 @@ def test_the_default_stride_is_half_the_context():
 
 
 @dataclasses.dataclass(frozen=True)
-class Recorder:
-    """A student that tells which positions it was asked to score: each token's vector is its id."""
+class Bigram:
+    """A student whose scores can be set: `params["next"][i, j]` is the score of j after i.
+
+    With `reads_all` its hidden state counts every token that was read instead of the last alone.
+    """
 
     num_tokens: int
-    context_length: int
-    width: int = 1
-    name: ClassVar[str] = "recorder"
+    context_length: int = 4
+    reads_all: bool = False
+
+    @property
+    def width(self):
+        return self.num_tokens
 
     def embedding(self, params):
-        return params["embedding"]
+        return torch.eye(self.num_tokens)
 
     def head(self, params):
-        return Head(params["embedding"])
+        return RecordingHead(params["next"].T)
 
     def hidden(self, params, embedded, generator=None):
         assert embedded.shape[1] <= self.context_length
-        return embedded
+        return embedded.cumsum(1) if self.reads_all else embedded
+
+
+class RecordingHead(Head):
+    """Notes the token read last by each position that is scored, and the shapes."""
+
+    tokens: ClassVar[list[int]] = []
+    shapes: ClassVar[list[tuple[int, ...]]] = []
+
+    def scores(self, hidden):
+        self.tokens.extend(hidden.argmax(-1).tolist())
+        self.shapes.append(tuple(hidden.shape))
+        return super().scores(hidden)
+
+
+@pytest.fixture
+def recorded():
+    RecordingHead.tokens.clear()
+    RecordingHead.shapes.clear()
+    return RecordingHead
 
 
 @pytest.mark.parametrize("data", [DATA, TEXT], ids=["recommend", "language"])
 @pytest.mark.parametrize("stride", [None, 1, 5])
-def test_what_the_protocol_line_says_is_what_is_counted(data, stride, monkeypatch):
+def test_what_the_protocol_line_says_is_what_is_counted(data, stride, recorded):
     """Every event but the first of each row, and nothing twice, at the stride that is stated."""
     rows = [list(range(i, i + n)) for i, n in ((0, 2), (2, 5), (7, 6), (13, 31), (44, 3))]
     if data.task == "language":  # after <unk> and <eos>
@@ -124,27 +149,17 @@ def test_what_the_protocol_line_says_is_what_is_counted(data, stride, monkeypatc
     log = Sequences.from_lists(rows)
     names = (["<unk>", "<eos>"] if data.task == "language" else []) + [f"t{i}" for i in range(47)]
     data = dataclasses.replace(data, test=log, vocabulary=Vocabulary(tuple(names)))
-    student = Recorder(len(names), context_length=6)
-    params = {"embedding": torch.arange(len(names), dtype=torch.float32)[:, None] / 100}
+    student = Bigram(len(names), context_length=6)
+    params = {"next": torch.zeros(len(names), len(names))}
     line = data.protocol_line(student.context_length, stride=stride)
     (context,) = re.findall(r"\| context (\d+) \|", line)
     (stated,) = re.findall(r"once, windows at stride (\d+)", line)
 
-    positions = []
-    logits = evaluation.logits
-
-    def recording(student, params, hidden):
-        positions.extend((hidden[:, 0] * 100).round().int().tolist())
-        return logits(student, params, hidden)
-
-    monkeypatch.setattr(evaluation, "logits", recording)
     evaluate(student, params, data, stride=int(stated))
-    monkeypatch.undo()
-    scores = evaluate(student, params, data, stride=stride)
-
     read = [row if data.task == "recommend" else [1, *row] for row in rows]
-    scored = positions[: sum(len(row) - 1 for row in read)]
+    scored = recorded.tokens[: sum(len(row) - 1 for row in read)]
     assert sorted(scored) == sorted(token for row in read for token in row[:-1])
+    scores = evaluate(student, params, data, stride=stride)
     name = "events_scored" if data.task == "recommend" else "tokens_scored"
     # 47 events of five users; 47 words of five sentences, each sentence read after an `<eos>`.
     assert scores.counts[name] == len(scored) == (42 if data.task == "recommend" else 47)
@@ -152,23 +167,20 @@ def test_what_the_protocol_line_says_is_what_is_counted(data, stride, monkeypatc
     assert line.count("every event but a user's first") + line.count("every token") == 1
 
 
-def test_memory_is_bounded_and_blocks_change_nothing(monkeypatch):
-    """Blocks of one row of logits and batches of one window: the same losses."""
-    whole = evaluate(STUDENT, PARAMS, DATA)
+def test_memory_is_bounded_and_blocks_change_nothing(monkeypatch, recorded):
+    """Three rows of logits at a time, batches of one window, one user ranked: the same scores."""
+    student = Bigram(ITEMS, reads_all=True)
+    params = {"next": torch.randn(ITEMS, ITEMS, generator=torch.Generator().manual_seed(1))}
+    whole = evaluate(student, params, DATA)
+    recorded.shapes.clear()
     monkeypatch.setattr(evaluation, "_LOGIT_BYTES", {"cpu": 4 * ITEMS * 3})
     monkeypatch.setattr(evaluation, "_ACTIVATION_BYTES", {"cpu": 1})
     monkeypatch.setattr(evaluation, "_RANKED_ITEMS", ITEMS)
-    shapes = []
-    logits = evaluation.logits
-
-    def recording(student, params, hidden):
-        shapes.append(tuple(hidden.shape))
-        return logits(student, params, hidden)
-
-    monkeypatch.setattr(evaluation, "logits", recording)
-    small = evaluate(STUDENT, PARAMS, DATA)
-    assert max(rows for rows, _ in shapes) == 3
-    assert sum(rows for rows, _ in shapes) == 27 + 5  # the events, and the five rankings
+    small = evaluate(student, params, DATA)
+    rows = [shape[0] for shape in recorded.shapes]
+    assert max(rows) == 3
+    assert sum(rows[:-5]) == 27
+    assert rows[-5:] == [1] * 5  # the five rankings
     for name, values in whole.per_user.items():
         np.testing.assert_allclose(small.per_user[name], values, rtol=1e-6, err_msg=name)
 
@@ -190,3 +202,193 @@ def test_a_model_that_diverged_has_no_scores(data):
     params = PARAMS | {"embedding": torch.full_like(PARAMS["embedding"], float("nan"))}
     with pytest.raises(NonFiniteError, match="not all finite"):
         evaluate(STUDENT, params, data)
+
+
+# ------------------------------------------------------------------------------ ranks by hand
+
+
+def shop(rows, seen_items, train=((0, 1, 2), (2, 2)), num_items=ITEMS):
+    return dataclasses.replace(
+        DATA,
+        train=Sequences.from_lists(train),
+        test=Sequences.from_lists(rows),
+        vocabulary=Vocabulary(tuple("abcdefghijkl"[:num_items])),
+        seen_items=seen_items,
+    )
+
+
+AFTER_TWO = [5.0, 4.0, 3.0, 2.0, 2.0, 1.0, 6.0]
+BY_HAND = {"next": torch.tensor([AFTER_TWO if item == 2 else [0.0] * ITEMS for item in range(7)])}
+
+
+@pytest.mark.parametrize(
+    ("seen_items", "rank", "candidates"),
+    [("keep", 5.5, 7), ("leave-out", 2.5, 4)],
+)
+def test_seen_items_are_left_out_or_kept(seen_items, rank, candidates):
+    """0, 1 and 2 were seen. Item 6 scores above the target 3, item 4 ties with it."""
+    scores = evaluate(Bigram(ITEMS), BY_HAND, shop([[0, 1, 2, 3]], seen_items))
+    assert scores.metrics["HR@10"] == 1
+    assert scores.metrics["nDCG@10"] == pytest.approx(1 / np.log2(1 + rank))
+    assert scores.metrics["nDCG@100"] == scores.metrics["nDCG@10"]
+    assert scores.metrics["MRR"] == pytest.approx(1 / rank)
+    assert scores.metrics["AUC"] == pytest.approx((candidates - rank) / (candidates - 1))
+
+
+def test_a_target_that_was_seen_is_ranked_all_the_same():
+    """Left out: 0 and 2; the target 1, seen as well, is second to 6 among the five that remain."""
+    scores = evaluate(Bigram(ITEMS), BY_HAND, shop([[0, 1, 2, 1]], "leave-out"))
+    assert scores.metrics["MRR"] == pytest.approx(1 / 2)
+    assert scores.metrics["AUC"] == pytest.approx((5 - 2) / (5 - 1))
+
+
+def test_cutoffs_are_10_and_100():
+    num = 120
+    scores_of = {"next": -torch.arange(num, dtype=torch.float32).expand(num, num)}
+    data = dataclasses.replace(
+        DATA,
+        vocabulary=Vocabulary(tuple(f"item {i}" for i in range(num))),
+        test=Sequences.from_lists([[0, target] for target in (9, 10, 99, 100)]),
+    )
+    scores = evaluate(Bigram(num), scores_of, data)
+    assert scores.per_user["HR@10"].tolist() == [1, 0, 0, 0]
+    assert scores.per_user["HR@100"].tolist() == [1, 1, 1, 0]
+    np.testing.assert_allclose(
+        scores.per_user["nDCG@100"], [1 / np.log2(11), 1 / np.log2(12), 1 / np.log2(101), 0]
+    )
+    np.testing.assert_allclose(scores.per_user["nDCG@10"], [1 / np.log2(11), 0, 0, 0])
+    np.testing.assert_allclose(scores.per_user["MRR"], [1 / 10, 1 / 11, 1 / 100, 1 / 101])
+    for name, values in scores.per_user.items():
+        assert scores.metrics[name] == pytest.approx(values.mean()), name
+    assert scores.as_dict() == scores.metrics
+
+
+def test_the_ranking_reads_as_much_as_the_model_can_and_no_more():
+    """Of eight items before the target the last four: each of those adds to its own score."""
+    student = Bigram(10, context_length=4, reads_all=True)
+    params = {"next": torch.eye(10)}
+    row = [0, 0, 0, 0, 1, 2, 3, 4, 5]
+    scores = evaluate(student, params, shop([row], "keep", num_items=10))
+    # 1, 2, 3 and 4 were read and score above; 0, too far back, ties with 5 to 9.
+    assert scores.metrics["MRR"] == pytest.approx(1 / (1 + 4 + 5 / 2))
+    short = evaluate(student, params, shop([[7, 5]], "keep", num_items=10))
+    assert short.metrics["MRR"] == pytest.approx(1 / (1 + 1 + 8 / 2))
+
+
+def test_users_keep_their_order_whatever_their_lengths():
+    rows = [[0, 1, 2, 4, 5], [2, 6], [3, 1, 2, 2, 2, 2, 2, 0], [2, 5], [1, 2, 3]]
+    together = evaluate(Bigram(ITEMS), BY_HAND, shop(rows, "leave-out"))
+    for place, row in enumerate(rows):
+        alone = evaluate(Bigram(ITEMS), BY_HAND, shop([row], "leave-out"))
+        for name, values in together.per_user.items():
+            assert values[place] == pytest.approx(alone.per_user[name][0]), (place, name)
+
+
+def test_users_with_nothing_left_to_rank_are_left_out_of_auc_and_counted():
+    everything = [0, 1, 3, 4, 5, 6, 2, 2]
+    data = shop([everything, [0, 1, 2, 3], [1, 0, 3, 4, 5, 2, 6]], "leave-out")
+    scores = evaluate(Bigram(ITEMS), BY_HAND, data)
+    assert scores.counts["users"] == 3
+    assert scores.counts["nothing_to_rank"] == 2
+    assert len(scores.per_user["MRR"]) == 3
+    np.testing.assert_allclose(scores.per_user["AUC"], [(4 - 2.5) / 3])
+    assert scores.metrics["AUC"] == pytest.approx((4 - 2.5) / 3)
+    nobody = evaluate(Bigram(ITEMS), BY_HAND, shop([everything], "leave-out"))
+    assert "AUC" not in nobody.metrics
+    assert nobody.counts["nothing_to_rank"] == 1
+    kept = evaluate(Bigram(ITEMS), BY_HAND, shop([everything], "keep"))
+    assert kept.counts["nothing_to_rank"] == 0
+
+
+def test_targets_that_no_training_user_had_are_counted():
+    data = shop([[0, 1], [0, 3], [0, 2], [2, 6]], "keep")
+    assert evaluate(Bigram(ITEMS), BY_HAND, data).counts["targets_without_training"] == 2
+
+
+def test_most_popular_by_hand():
+    """Training counts 2, 3, 3, 0, 1: item 4 is fourth, and second once 1 and 2 are left out."""
+    train = [[0, 1, 2], [0, 1, 2], [1, 2, 4]]
+    kept = most_popular(shop([[1, 2, 4]], "keep", train, 5))
+    assert kept.metrics["MRR"] == pytest.approx(1 / 4)
+    assert kept.metrics["AUC"] == pytest.approx(1 / 4)
+    assert kept.counts["users"] == 1
+    left_out = most_popular(shop([[1, 2, 4]], "leave-out", train, 5))
+    assert left_out.metrics["MRR"] == pytest.approx(1 / 2)
+    tied = most_popular(shop([[0, 1], [0, 3]], "keep", train, 5))
+    np.testing.assert_allclose(tied.per_user["MRR"], [1 / 1.5, 1 / 5])
+    data = dataclasses.replace(
+        shop([[0, 3]], "keep", train, 5), validation=Sequences.from_lists([[0, 2], [1, 4], [1, 0]])
+    )
+    np.testing.assert_allclose(
+        most_popular(data, "validation").per_user["MRR"], [1 / 1.5, 1 / 4, 1 / 3]
+    )
+
+
+def test_the_part_that_is_asked_for_is_scored():
+    data = dataclasses.replace(
+        shop([[2, 6]], "keep"),
+        validation=Sequences.from_lists([[2, 0], [2, 5]]),
+        train=Sequences.from_lists([[2, 1]]),
+    )
+    found = {
+        part: evaluate(Bigram(ITEMS), BY_HAND, data, part).per_user["MRR"].tolist()
+        for part in ("train", "validation", "test")
+    }
+    assert found == {"train": [1 / 3], "validation": [1 / 2, 1 / 7], "test": [1]}
+    assert evaluate(Bigram(ITEMS), BY_HAND, data).per_user["MRR"].tolist() == [1]
+
+
+def test_refuses_what_does_not_belong_together():
+    with pytest.raises(DataError, match="the model knows 9 tokens and shop has 7"):
+        evaluate(Bigram(9), {"next": torch.zeros(9, 9)}, DATA)
+    empty = dataclasses.replace(DATA, test=Sequences.from_lists([]))
+    with pytest.raises(DataError, match="shop: the test part is empty"):
+        evaluate(Bigram(ITEMS), BY_HAND, empty)
+
+
+# --------------------------------------------------------------------------- language by hand
+
+
+def test_language_by_hand():
+    """Sentences of two words and of one, `<eos>` in front of each, at probabilities set by hand."""
+    after = torch.full((ITEMS, ITEMS), 1e-30)
+    after[1, 2], after[1, 3] = 0.5, 0.25  # after <eos>: 2 is the first guess
+    after[1, 4] = 0.25
+    after[2, 5], after[2, 1] = 0.8, 0.2
+    after[5, 1], after[5, 6] = 0.5, 0.5  # a tie for the first guess
+    after[3, 1], after[3, 2] = 0.1, 0.9
+    data = dataclasses.replace(TEXT, test=Sequences.from_lists([[2, 5, 1], [3, 1]]))
+    scores = evaluate(Bigram(ITEMS), {"next": after.log()}, data)
+    first, second = 0.5 * 0.8 * 0.5, 0.25 * 0.1
+    assert scores.metrics["perplexity"] == pytest.approx((first * second) ** (-1 / 5), rel=1e-5)
+    assert scores.metrics["sentence_perplexity"] == pytest.approx(
+        (first ** (-1 / 3) + second ** (-1 / 2)) / 2, rel=1e-5
+    )
+    assert scores.metrics["accuracy"] == pytest.approx((1 + 1 + 0.5) / 5)
+    np.testing.assert_allclose(
+        scores.per_user["loss"], [-np.log(first) / 3, -np.log(second) / 2], rtol=1e-5
+    )
+    np.testing.assert_allclose(scores.per_user["accuracy"], [2.5 / 3, 0])
+    assert scores.counts == {"sentences": 2, "tokens_scored": 5}
+    assert set(scores.metrics) == {"perplexity", "sentence_perplexity", "accuracy"}
+
+
+def test_a_long_line_cannot_be_better_than_its_tokens():
+    """Only its last words used to be scored: a line whose end is easy looked easy as a whole."""
+    after = torch.full((ITEMS, ITEMS), 1 / ITEMS)
+    after[6] = torch.tensor([1e-30] * 6 + [1.0])
+    line = [2, 3, 4, 5, 2, 3, 4, 5, 2, 3, 4, 6] + [6] * 8
+    data = dataclasses.replace(TEXT, test=Sequences.from_lists([line]))
+    scores = evaluate(Bigram(ITEMS), {"next": after.log()}, data)
+    assert scores.metrics["perplexity"] == pytest.approx(ITEMS ** (12 / 20), rel=1e-5)
+
+
+def test_sentences_are_read_after_eos_and_logs_as_they_are():
+    assert sequences_of(DATA, "test") is DATA.test
+    text = dataclasses.replace(TEXT, validation=Sequences.from_lists([[2, 1], [5, 6, 1]]))
+    assert [row.tolist() for row in sequences_of(text, "validation")] == [[1, 2, 1], [1, 5, 6, 1]]
+
+
+def test_rounded_keeps_six_digits():
+    assert rounded({"a": 1.23456789, "b": 2.0}) == {"a": 1.234568, "b": 2.0}
+    assert rounded({"a": 1.23456789}, 2) == {"a": 1.23}

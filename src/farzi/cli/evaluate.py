@@ -57,5 +57,6 @@ def evaluate(
         "part": part,
         "protocol_line": line,
     }
-    rows = [f"{name:20} {value:.4f}" for name, value in scores.metrics.items()]
+    rows = [f"{name:24} {value:.4f}" for name, value in scores.metrics.items()]
+    rows += [f"{name.replace('_', ' '):24} {count:,}" for name, count in scores.counts.items()]
     output.result(payload, text="\n".join([line, *rows]))

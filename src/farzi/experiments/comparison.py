@@ -227,7 +227,9 @@ def _row_result(name: str, of_row: Mapping[str, list[Run]]) -> RowResult:
         tokens=round(statistics.fmean(run.tokens for run in runs)),
         bytes=round(statistics.fmean(run.num_bytes for run in runs)),
         metrics={
-            metric: Spread.of(run.metrics[metric] for run in runs) for metric in runs[0].metrics
+            metric: Spread.of(run.metrics[metric] for run in runs)
+            for metric in runs[0].metrics
+            if all(metric in run.metrics for run in runs)
         },
         num_runs=len(runs),
         chosen=tuple({"split_seed": seed, **asdict(choice)} for seed, choice in chosen.items()),
