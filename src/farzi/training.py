@@ -6,10 +6,12 @@ when the validation loss has not improved for a while, and says whether it did.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from farzi.synthetic import SyntheticSequences
 __all__ = [
     "Batch",
     "Batches",
+    "Look",
     "RealBatches",
     "SyntheticBatches",
     "TrainSettings",
@@ -163,20 +166,62 @@ class TrainSettings:
     Args:
         lr: Adam's step size, > 0.
         max_steps: the cap; training is meant to stop before it.
-        eval_every: steps between looks at the validation loss.
+        max_seconds: a cap on the seconds spent in steps, looks not counted; None for no such cap.
+            A run that meets it is not repeatable step for step, since computers differ in speed.
+        eval_every: steps between looks at the validation loss, at least.
+        look_growth: steps between looks as a share of the steps so far, where that is more: looks
+            then grow rarer as a run grows older, and cost it a bounded share of its time.
+        eval_seconds: seconds of steps between looks, in place of `eval_every`; None to count steps.
+            The weights that a run passes through are the same; where it looks at them is not.
         patience: looks without improvement after which it stops.
         weight_decay: decoupled weight decay (AdamW).
+        betas: Adam's decays of the first and the second moment, each in [0, 1).
         smoothing: label smoothing, in [0, 1).
         seed: of the first weights and of dropout.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     lr: float = 0.02
     max_steps: int = 400
+    max_seconds: float | None = None
     eval_every: int = 10
+    look_growth: float = 0.0
+    eval_seconds: float | None = None
     patience: int = 5
     weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
     smoothing: float = 0.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "eval_every", "patience"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be an int >= 1, got {getattr(self, name)}.")
+        for name in ("lr", "max_seconds", "eval_seconds"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"`{name}` must be > 0, got {value}.")
+        for name in ("look_growth", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` must be >= 0, got {getattr(self, name)}.")
+        if not 0 <= self.smoothing < 1:
+            raise ValueError(f"`smoothing` must be in [0, 1), got {self.smoothing}.")
+
+
+class Look(NamedTuple):
+    """What a run saw at one look at the validation loss.
+
+    Attributes:
+        step: steps taken.
+        loss: validation loss.
+        seconds: seconds spent in those steps, looks not counted.
+    """
+
+    step: int
+    loss: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -187,15 +232,35 @@ class Trained:
         params: weights at the best look.
         step: steps taken until then.
         loss: validation loss there.
-        curve: (step, validation loss) of every look.
-        stopped: `validation` when the loss no longer fell, `cap` at the last allowed step.
+        curve: every look.
+        stopped: `validation` when the loss no longer fell, `cap` at the last allowed step or
+            second.
     """
 
     params: dict[str, Tensor]
     step: int
     loss: float
-    curve: tuple[tuple[int, float], ...]
+    curve: tuple[Look, ...]
     stopped: Literal["validation", "cap"]
+
+    @property
+    def best_step(self) -> int:
+        """The step of the best look, `step`."""
+        return self.step
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in the steps until the best look."""
+        return next(look.seconds for look in self.curve if look.step == self.step)
+
+    @property
+    def total_seconds(self) -> float:
+        """Seconds spent in all steps."""
+        return self.curve[-1].seconds
+
+
+PROGRESS_SECONDS = 0.25
+"""Seconds between two calls of `progress`, at least."""
 
 
 def train(
@@ -206,6 +271,8 @@ def train(
     *,
     device: torch.device | str = "cpu",
     on_look: Callable[[int, dict[str, Tensor], float], None] | None = None,
+    progress: Callable[[int, float, float], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Trained:
     """Train fresh weights with Adam, keeping those with the lowest validation loss.
 
@@ -216,6 +283,9 @@ def train(
         validate: parameters -> loss on validation data, lower is better.
         device: where to compute.
         on_look: called with (step, parameters, loss) at every look.
+        progress: called a few times a second with (steps taken, loss of the last step's batch,
+            seconds until the cap at this speed, looks counted); it changes no bit of the result.
+        clock: what seconds are counted by.
 
     Raises:
         NonFiniteError: the loss was never finite at a look.
@@ -237,11 +307,17 @@ def train(
     params = {name: value.to(device).requires_grad_() for name, value in first.items()}
     dropout = torch.Generator(device).manual_seed(stream_seed(settings.seed, "dropout"))
     optimizer = torch.optim.AdamW(
-        list(params.values()), settings.lr, weight_decay=settings.weight_decay, foreach=True
+        list(params.values()),
+        settings.lr,
+        betas=settings.betas,
+        weight_decay=settings.weight_decay,
+        foreach=True,
     )
     best: tuple[int, float, dict[str, Tensor]] | None = None
-    curve: list[tuple[int, float]] = []
+    curve: list[Look] = []
     looks_since_best = 0
+    timer = _Timer(clock, device)
+    due = _Due(settings)
     for step in range(1, settings.max_steps + 1):
         batch = batches(step - 1).to(device)
         optimizer.zero_grad()
@@ -256,27 +332,90 @@ def train(
         )
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        if step % settings.eval_every and step != settings.max_steps:
+        at_cap = step == settings.max_steps or timer.spent() >= (settings.max_seconds or math.inf)
+        if progress is not None and (at_cap or timer.says_progress()):
+            progress(step, loss.item(), timer.left(step, settings))
+        if not at_cap and not due.now(step, timer):
             continue
-        now = {name: value.detach() for name, value in params.items()}
-        looked = validate(now)
-        curve.append((step, looked))
-        if on_look is not None:
-            on_look(step, now, looked)
-        if math.isfinite(looked) and (best is None or looked < best[1]):
-            best = (step, looked, {name: value.clone() for name, value in now.items()})
-            looks_since_best = 0
-        else:
-            looks_since_best += 1
-            if looks_since_best >= settings.patience:
-                break
+        with timer.paused() as seconds:
+            now = {name: value.detach() for name, value in params.items()}
+            looked = validate(now)
+            curve.append(Look(step, looked, seconds))
+            if on_look is not None:
+                on_look(step, now, looked)
+            if math.isfinite(looked) and (best is None or looked < best[1]):
+                best = (step, looked, {name: value.clone() for name, value in now.items()})
+                looks_since_best = 0
+            else:
+                looks_since_best += 1
+        due.looked(step, timer)
+        if at_cap or looks_since_best >= settings.patience:
+            break
     if best is None:
         raise NonFiniteError(
-            f"the validation loss was never finite in {curve[-1][0]} steps at lr {settings.lr}; "
+            f"the validation loss was never finite in {curve[-1].step} steps at lr {settings.lr}; "
             "try a smaller one.",
-            step=curve[-1][0],
+            step=curve[-1].step,
         )
     stopped: Literal["validation", "cap"] = (
         "validation" if looks_since_best >= settings.patience else "cap"
     )
     return Trained(best[2], best[0], best[1], tuple(curve), stopped)
+
+
+class _Timer:
+    """Seconds spent in steps, and in all."""
+
+    def __init__(self, clock: Callable[[], float], device: torch.device | str) -> None:
+        self._clock = clock
+        self._on_cuda = torch.device(device).type == "cuda"
+        self._begun = self._said = clock()
+        self._in_looks = 0.0
+
+    def spent(self) -> float:
+        """Seconds spent in steps."""
+        return self._clock() - self._begun - self._in_looks
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[float]:
+        """Seconds spent in steps; what happens inside is not counted as such."""
+        if self._on_cuda:
+            torch.cuda.synchronize()
+        started = self._clock()
+        yield started - self._begun - self._in_looks
+        self._in_looks += self._clock() - started
+
+    def says_progress(self) -> bool:
+        """Whether the last progress is long enough ago; if so, the next is due from now on."""
+        now = self._clock()
+        if now - self._said < PROGRESS_SECONDS:
+            return False
+        self._said = now
+        return True
+
+    def left(self, step: int, settings: TrainSettings) -> float:
+        """Seconds until the cap at the speed so far."""
+        elapsed, steps = self._clock() - self._begun, self.spent()
+        by_steps = elapsed / step * (settings.max_steps - step)
+        if settings.max_seconds is None or not steps:
+            return by_steps
+        return min(by_steps, max(0.0, settings.max_seconds - steps) * elapsed / steps)
+
+
+class _Due:
+    """Whether it is time to look at the validation loss."""
+
+    def __init__(self, settings: TrainSettings) -> None:
+        self._settings = settings
+        self._next_step = settings.eval_every
+        self._next_seconds = settings.eval_seconds or 0.0
+
+    def now(self, step: int, timer: _Timer) -> bool:
+        if self._settings.eval_seconds is not None:
+            return timer.spent() >= self._next_seconds
+        return step >= self._next_step
+
+    def looked(self, step: int, timer: _Timer) -> None:
+        settings = self._settings
+        self._next_step = step + max(settings.eval_every, int(settings.look_growth * step))
+        self._next_seconds = timer.spent() + (settings.eval_seconds or 0.0)

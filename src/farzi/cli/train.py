@@ -128,7 +128,13 @@ def train(
     held_out = sequences_of(data, "validation")
     cap = max_steps or cap
     output.say(data.protocol_line(model.context_length))
+    looks: list[float] = []
     with output.progress("train") as bar:
+
+        def progress(step: int, loss: float, _: float) -> None:
+            looked = f", validation loss {looks[-1]:.3f}" if looks else ""
+            bar(step, cap, f"training loss {loss:.3f}{looked}")
+
         trained = train_student(
             model,
             batches,
@@ -142,7 +148,8 @@ def train(
             ),
             lambda params: validation_loss(model, params, held_out),
             device=chosen_device,
-            on_look=lambda step, params, loss: bar(step, cap, f"validation loss {loss:.3f}"),
+            on_look=lambda step, params, loss: looks.append(loss),
+            progress=progress,
         )
     provenance = source_record(data) | {"distilled": artifact is not None}
     save_model(out, model, trained.params, data.vocabulary, provenance)

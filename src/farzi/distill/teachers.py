@@ -169,7 +169,7 @@ def teacher_runs(
         draft = folder / f".run-{run:02}.safetensors"
         save_file(weights, draft)
         draft.rename(_run_file(folder, run))
-        losses.append(tuple(loss for _, loss in trained.curve))
+        losses.append(tuple(look.loss for look in trained.curve))
         if best is None or trained.loss < best[0]:
             best = (trained.loss, run, trained.step // epoch_steps)
     if best is None:

@@ -92,8 +92,8 @@ def train_student(
         device=device,
     )
     curve = tuple(
-        Look(step, round(seconds, 4), loss)
-        for (step, loss), seconds in zip(trained.curve, clock.marks, strict=True)
+        Look(look.step, round(seconds, 4), look.loss)
+        for look, seconds in zip(trained.curve, clock.marks, strict=True)
     )
     best = next(place for place, each in enumerate(curve) if each.step == trained.step)
     training = Training(
