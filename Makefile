@@ -44,6 +44,7 @@ demo: $(STAMP)
 	@$(BIN)/python -m farzi compare stdlib-calls --artifact $(DEMO_DIR) --seeds 2 \
 		--rows full random head farzi most-popular --grid-lr 0.01 --grid-dropout 0 0.35 --full-batch 32
 	@echo "$(DEMO_DIR)/artifact"
+	@echo "$(DEMO_DIR)/report.html"
 
 test: $(STAMP)
 	@$(PYTEST) --numprocesses $(WORKERS)

@@ -26,6 +26,7 @@ from farzi.errors import ArtifactError, DataError, SettingsError
 __all__ = [
     "Remembered",
     "holds_artifact",
+    "is_home",
     "is_run",
     "read_again",
     "remembered_by",
@@ -96,6 +97,11 @@ def is_run(path: str | os.PathLike[str]) -> bool:
     return any(
         holds_artifact(folder) or (folder / RUN_RECORD).is_file() for folder in split_folders(path)
     )
+
+
+def is_home(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a folder of ours to write to: of a run, or of several splits."""
+    return any((folder / RUN_RECORD).is_file() for folder in split_folders(path))
 
 
 def split_folders(path: str | os.PathLike[str]) -> list[Path]:

@@ -35,6 +35,7 @@ COMMANDS = {
     "train": "Train an ordinary model on an artifact or on a source.",
     "evaluate": "Score a model on a source, the protocol spelled out.",
     "compare": "Compare an artifact with full data and with samples of it.",
+    "report": "Write one HTML page that shows a run: result, course, contents, cost.",
     "inspect": "Show what an artifact holds.",
     "export": "Write a distilled dataset in the files that other tools read.",
     "doctor": "Show the versions, devices and settings that farzi finds here.",

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from farzi.cli._common import DEFAULT_OUTPUT, Device, Output, Seed, choose_device
 from farzi.cli._source import DEFAULT_READING, On, Reading
+from farzi.cli.report import report_at_the_end
 from farzi.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def compare(
     grid_smoothing: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
     full_batch: int = 64,
     max_epochs: int | None = None,
+    report: Annotated[bool, Parameter(negative="--no-report")] = True,
     reading: Reading = DEFAULT_READING,
     seed: Seed = 0,
     device: Device = "auto",
@@ -59,6 +61,7 @@ def compare(
             others.
         full_batch: sequences a step of the full row.
         max_epochs: cap of the full row.
+        report: write the run's report; --no-report leaves it out.
 
     Example:
         farzi compare runs/ml-100k --json out.json
@@ -68,7 +71,7 @@ def compare(
     from farzi.experiments.compare import CompareSettings
     from farzi.experiments.compare import compare as run_comparison
     from farzi.experiments.tables import notes, terminal
-    from farzi.provenance import is_run, read_again, remembered_by, split_folders
+    from farzi.provenance import is_home, is_run, read_again, remembered_by, split_folders
 
     folders = [inner for folder in artifact for inner in split_folders(folder)]
     if is_run(run_or_source):
@@ -120,6 +123,9 @@ def compare(
     if not output.json:
         for line in notes(result):
             print(line)
+    home = Path(run_or_source) if is_run(run_or_source) else artifact[0]
+    if report and is_home(home):
+        report_at_the_end(home, opened[0].data, output, comparison=result.to_json())
 
 
 def _others(also: tuple[str, ...]) -> list[tuple[str, Artifact]]:

@@ -11,7 +11,9 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from farzi.cli._common import (
     DEFAULT_OUTPUT,
@@ -25,6 +27,7 @@ from farzi.cli._common import (
     choose_device,
 )
 from farzi.cli._source import DEFAULT_READING, Reading
+from farzi.cli.report import report_at_the_end
 from farzi.errors import SettingsError
 
 __all__ = ["distill"]
@@ -46,6 +49,7 @@ def distill(
     set: tuple[str, ...] = (),
     resume: bool = False,
     dry_run: bool = False,
+    report: Annotated[bool, Parameter(negative="--no-report")] = True,
     reading: Reading = DEFAULT_READING,
     seed: Seed = 0,
     split_seed: SplitSeeds = (0,),
@@ -71,6 +75,7 @@ def distill(
         set: NAME=VALUE of any other setting; may be repeated.
         resume: go on with the run in OUT.
         dry_run: show settings and sizes, and stop before any training.
+        report: write the run's report at the end; --no-report leaves it out.
 
     Example:
         farzi distill stdlib-calls --out runs/calls
@@ -118,7 +123,7 @@ def distill(
             (output if world.rank == 0 else Output(quiet=True)).progress("distil", unit="") as bar,
         ):
 
-            def report(stage: str, done: int, total: int, note: str, bar: Any = bar) -> None:
+            def show(stage: str, done: int, total: int, note: str, bar: Any = bar) -> None:
                 bar(done, total, f"{stage}: {note}" if note else stage)
 
             outcome = run_distillation(
@@ -127,7 +132,7 @@ def distill(
                 settings,
                 resume=resume,
                 device=chosen_device,
-                report=report,
+                report=show,
                 should_stop=lambda stop=stop: stop[0] is not None,  # type: ignore[misc]
                 world=world,
             )
@@ -148,6 +153,8 @@ def distill(
             code = EXIT_INTERRUPTED if stop[0] == signal.SIGINT else EXIT_STOPPED
             output.say(f"stopped after outer step {outcome.outer_steps}; --resume goes on.")
             break
+        if report:
+            report_at_the_end(folder, data, output)
     if not outcomes:
         return code  # a process of torchrun that is not the first
     payload = outcomes[0] if len(outcomes) == 1 else {"runs": outcomes}

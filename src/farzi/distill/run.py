@@ -90,6 +90,7 @@ def distill(
         RunLockedError: another process writes to `out`.
         DataError: the source is too small.
     """
+    began = time.perf_counter()
     folder = Path(out)
     say: Report = report or (lambda stage, done, total, note: None)
     first = world.rank == 0
@@ -152,7 +153,8 @@ def distill(
         metrics = Metrics(folder / "metrics.jsonl", state.step if state else None, first)
         if state is None:
             state = distiller.begin(lambda done, total, note: say("students", done, total, note))
-            metrics.add({"step": 0, "fresh_loss": state.best_loss})
+            before_s = time.perf_counter() - began
+            metrics.add({"step": 0, "fresh_loss": state.best_loss, "wall_s": before_s})
             metrics.write()
             save_state(state, file)
         state = _loop(distiller, state, metrics, file, say, should_stop)

@@ -24,8 +24,9 @@ NOT_OURS = {"--version"}  # of compilers, in calls of them
 # Whose users may read the messages of a package outside `cli/`; a command's own file is its own.
 READERS = {"prepare", "distill", "train", "evaluate", "compare"}
 READ_BY = {
-    "data": READERS,
-    "provenance": READERS - {"prepare", "distill"},
+    "data": READERS | {"report"},
+    "provenance": READERS - {"prepare", "distill"} | {"report"},
+    "report": {"report"},
     "artifact": READERS - {"prepare"},
     "models": READERS - {"prepare"},
     "distill": {"distill"},
