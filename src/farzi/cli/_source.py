@@ -40,6 +40,11 @@ class Reading:
         repeats: keep them (the default), or only the first event of a user with an item.
         seen_items: whether items that a user already had stay in the ranking; without it, what
             the source says, else keep where more than 5 % of all events repeat an item.
+        format: how a file lies; user-lines is one user a line, then the items in time order.
+            Without it, as the name and the first lines say.
+        delimiter: what stands between two fields of a table, such as , or :: or tab.
+        quote: what fields of a table may be wrapped in: double, single, none or a character.
+        tokens: how a text is cut: words (Unicode's, in lower case), characters, or at blanks only.
         vocabulary_size: tokens of a text, <unk> and <eos> included: 0 is all, the default 2,000.
         engine: what prepares an event log.
     """  # noqa: D205
@@ -57,6 +62,15 @@ class Reading:
     repeats: Annotated[Literal["keep", "first"] | None, Parameter(env_var="FARZI_REPEATS")] = None
     seen_items: Annotated[
         Literal["keep", "leave-out"] | None, Parameter(env_var="FARZI_SEEN_ITEMS")
+    ] = None
+    format: Annotated[
+        Literal["table", "jsonl", "parquet", "user-lines", "text"] | None,
+        Parameter(env_var="FARZI_FORMAT"),
+    ] = None
+    delimiter: Annotated[str | None, Parameter(env_var="FARZI_DELIMITER")] = None
+    quote: Annotated[str | None, Parameter(env_var="FARZI_QUOTE")] = None
+    tokens: Annotated[
+        Literal["words", "characters", "blanks"] | None, Parameter(env_var="FARZI_TOKENS")
     ] = None
     vocabulary_size: Annotated[int | None, Parameter(env_var="FARZI_VOCABULARY_SIZE")] = None
     engine: Annotated[Literal["duckdb", "spark"] | None, Parameter(env_var="FARZI_ENGINE")] = None

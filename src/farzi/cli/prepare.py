@@ -22,7 +22,9 @@ def prepare(
 ) -> None:
     """Turn a table or a text into sequences and splits.
 
-    A table is Parquet, CSV, TSV, JSON lines or RecBole's .inter, a text is plain; gzip too.
+    A table is Parquet (one file, or a folder of parts), CSV, TSV, JSON lines, RecBole's .inter, or
+    a file with one user a line; a text is a plain file, or a folder with train, valid and test
+    texts; gzip too.
 
     Args:
         source: a name from `farzi sources`, or a path to a table or a text.
@@ -32,6 +34,7 @@ def prepare(
     Example:
         farzi prepare ml-100k --data-root ~/datasets --out prepared/ml-100k
         farzi prepare clicks.csv.gz --user-col visitor --item-col page --time-col at --out clicks
+        farzi prepare parts/ --seen-items leave-out --out shop
     """
     from farzi.data import prepare as prepare_data
     from farzi.data.prepared import check_writable
@@ -51,6 +54,10 @@ def prepare(
         f"{name} {len(part):,} sequences of {part.num_tokens:,} tokens"
         for name, part in data.parts.items()
     )
+    said = [f"note: {note}" for note in data.notes] + [f"warning: {w}" for w in data.warnings]
+    if output.json:
+        for warning in data.warnings:
+            output.say(f"warning: {warning}")
     output.result(
         {
             "out": str(out),
@@ -63,6 +70,8 @@ def prepare(
             "train_users_hash": data.train_users_hash,
             "protocol": data.protocol,
             "protocol_line": line,
+            "notes": list(data.notes),
+            "warnings": list(data.warnings),
         },
-        text=f"{line}\n{counts}\nwrote {out}",
+        text="\n".join([line, counts, *said, f"wrote {out}"]),
     )

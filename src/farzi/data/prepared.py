@@ -13,7 +13,7 @@ from typing import Any, get_args
 from farzi.data.files import sibling
 from farzi.data.repeats import KEEP_ABOVE
 from farzi.data.sequences import Sequences
-from farzi.data.sources import Origin, SeenItems, Task
+from farzi.data.sources import RECORD, Origin, SeenItems, Task
 from farzi.data.splits import SplitKind
 from farzi.data.vocabulary import Vocabulary
 from farzi.data.windows import default_stride
@@ -23,7 +23,6 @@ __all__ = ["PreparedData", "check_writable"]
 
 FORMAT = 1
 _PARTS = ("train", "validation", "test")
-_RECORD = "prepared.json"
 _VOCABULARY = "vocabulary.json"
 
 _SPLIT_LINES = {
@@ -57,6 +56,8 @@ class PreparedData:
         split_seed: seed of that; 0 where nothing is drawn.
         train_users_hash: `sha256:...` of the sorted ids of the training users or texts.
         protocol: the settings and counts that a result must be read with.
+        notes: what a person should know of the data, in a sentence each; ids may be named.
+        warnings: what looks wrong with them, likewise.
         origin: where they were read; it is not saved, and does not count in a comparison.
     """
 
@@ -72,6 +73,8 @@ class PreparedData:
     split_seed: int
     train_users_hash: str
     protocol: dict[str, str | int | float | bool | None]
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     origin: Origin | None = field(default=None, compare=False)
 
     @property
@@ -164,7 +167,7 @@ class PreparedData:
                 sequences.save(draft / part)
             self.vocabulary.save(draft / _VOCABULARY)
             record = json.dumps(self._record(), indent=2, sort_keys=True)
-            (draft / _RECORD).write_text(record + "\n", encoding="utf-8")
+            (draft / RECORD).write_text(record + "\n", encoding="utf-8")
             if folder.exists():
                 _remove(folder)
             draft.rename(folder)
@@ -180,7 +183,7 @@ class PreparedData:
             DataError: the folder is missing, broken or of another format.
         """
         folder = Path(path)
-        record = _read_record(folder / _RECORD)
+        record = _read_record(folder / RECORD)
         vocabulary = Vocabulary.load(folder / _VOCABULARY)
         for part in _PARTS:
             record[part] = Sequences.load(folder / part)
@@ -188,7 +191,8 @@ class PreparedData:
         return cls(vocabulary=vocabulary, **record)
 
     def _record(self) -> dict[str, Any]:
-        return {"format": FORMAT, **{name: getattr(self, name) for name in _FIELD_TYPES}}
+        fields = (*_FIELD_TYPES, *_SENTENCES)
+        return {"format": FORMAT, **{name: getattr(self, name) for name in fields}}
 
 
 _FIELD_TYPES: dict[str, type] = {
@@ -201,6 +205,7 @@ _FIELD_TYPES: dict[str, type] = {
     "train_users_hash": str,
     "protocol": dict,
 }
+_SENTENCES = ("notes", "warnings")  # absent in folders of before they were written
 _CHOICES = {"task": Task, "seen_items": SeenItems, "split_kind": SplitKind}
 
 
@@ -213,6 +218,7 @@ def _read_record(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: cannot be read ({' '.join(str(error).split())}).") from None
     if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
         raise DataError(f"{file}: not of format {FORMAT}; prepare the source again.")
+    sentences = {name: record.pop(name, []) for name in _SENTENCES}
     if record.keys() != _FIELD_TYPES.keys():
         wrong = sorted(record.keys() ^ _FIELD_TYPES.keys())
         raise DataError(f"{file}: fields are missing or unknown: {', '.join(wrong)}.")
@@ -220,6 +226,10 @@ def _read_record(file: Path) -> dict[str, Any]:
         allowed = get_args(_CHOICES[name]) if name in _CHOICES else None
         if type(record[name]) is not kind or (allowed and record[name] not in allowed):
             raise DataError(f"{file}: the value of {name!r} is wrong.")
+    for name, lines in sentences.items():
+        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            raise DataError(f"{file}: the value of {name!r} is wrong.")
+        record[name] = tuple(lines)
     return record
 
 
@@ -239,7 +249,7 @@ def check_writable(folder: Path, *, overwrite: bool) -> None:
         return
     if not overwrite:
         raise DataError(f"{folder}: exists already; --force replaces it.")
-    if not (folder / _RECORD).is_file():
+    if not (folder / RECORD).is_file():
         raise DataError(f"{folder}: not a folder that `farzi prepare` wrote, so it is left alone.")
 
 

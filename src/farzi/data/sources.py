@@ -1,27 +1,43 @@
-"""The datasets that farzi knows by name, and how to tell a name from a path."""
+"""The datasets that farzi knows by name, and what a caller may name or hand over as a source.
+
+A source carries its reader: `open_source` tells what a name, a path or a table in memory is, and
+returns what reads it. Another kind of source is a reader and a line there.
+"""
 
 from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from farzi.data.tables import Columns, Layout
-from farzi.errors import DataError
+from farzi.data import stdlib
+from farzi.data.columns import Columns
+from farzi.data.content import suffix_of
+from farzi.data.formats import Layout, ReadAs, recognise
+from farzi.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    from farzi.data.readers import LogReader
+    from farzi.data.texts import TextReader
 
 __all__ = [
+    "RECORD",
     "SOURCES",
     "Copy",
+    "Opened",
     "Origin",
     "SeenItems",
     "Source",
     "Task",
     "available",
     "find",
+    "open_source",
     "resolve",
 ]
+
+RECORD = "prepared.json"  # a folder that holds it was written by `PreparedData.save`
 
 Task = Literal["recommend", "language"]
 SeenItems = Literal["keep", "leave-out"]
@@ -34,7 +50,7 @@ class Copy:
     Args:
         files: names under the root, each also understood with `.gz` after it; a log has one,
             a text one each for training, validation and test.
-        layout: how the table lies in its file; None: told from the name.
+        layout: how a delimited table lies in its file; None: told from the name.
         columns: which columns hold what.
         sha256: of each unpacked file as published, where it is known.
     """
@@ -147,13 +163,13 @@ _KNOWN = (
         copies=(
             Copy(
                 ("ml-100k.u.data",),
-                Layout("delimited", "\t", "", _RATINGS),
+                Layout("\t", "", _RATINGS),
                 Columns(*_RATINGS[:2], _RATINGS[3]),
                 ("06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",),
             ),
             Copy(
                 ("ml-100k/u.data",),
-                Layout("delimited", "\t", "", _RATINGS),
+                Layout("\t", "", _RATINGS),
                 Columns(*_RATINGS[:2], _RATINGS[3]),
                 ("06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",),
             ),
@@ -170,13 +186,13 @@ _KNOWN = (
         copies=(
             Copy(
                 ("ml-1m.ordered.tsv",),
-                Layout("delimited", "\t", ""),
+                Layout("\t", ""),
                 Columns("user_id", "item_id", "order"),
                 ("fd0e81cc5b3b29143838d055c63fa13ea7ad79e84b630c68452ac4c5c5491d59",),
             ),
             Copy(
                 ("ml-1m/ratings.dat",),
-                Layout("delimited", "::", "", _RATINGS),
+                Layout("::", "", _RATINGS),
                 Columns(*_RATINGS[:2], _RATINGS[3]),
             ),
         ),
@@ -192,7 +208,7 @@ _KNOWN = (
         copies=(
             Copy(
                 ("Magazine_Subscriptions.csv",),
-                Layout("delimited", ",", "", ("item_id", "user_id", "rating", "timestamp")),
+                Layout(",", "", ("item_id", "user_id", "rating", "timestamp")),
                 Columns("user_id", "item_id", "timestamp"),
                 ("6e1b48a78f7d4713a3f15abb028d5a1258e3c06d04b258b9d478f55d057a6696",),
             ),
@@ -238,6 +254,52 @@ _KNOWN = (
 SOURCES: dict[str, Source] = {source.name: source for source in _KNOWN}
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A source and what reads it: one of the first three.
+
+    Args:
+        log: what reads it, where it is an event log.
+        text: likewise, where it is a text.
+        folder: that was prepared before.
+        known: the dataset, where it is known by name.
+    """
+
+    log: LogReader | None = None
+    text: TextReader | None = None
+    folder: Path | None = None
+    known: Source | None = None
+
+
+def open_source(
+    source: Any, read_as: ReadAs, task: Task | None, data_root: str | os.PathLike[str] | None
+) -> Opened:
+    """Tell what a source is, and give what reads it; nothing but its first lines is read.
+
+    Args:
+        source: a name in `SOURCES`, a path, or a table in memory.
+        read_as: what the caller says of it.
+        task: what the source is for; None: as it looks.
+        data_root: folder of the known datasets; None: the one that `FARZI_DATA_ROOT` names.
+
+    Raises:
+        DataError: it is not there, or could be read in two ways.
+        SettingsError: a setting does not fit it.
+    """
+    from farzi.data.readers.memory import is_table
+
+    if is_table(source):
+        return _open_table(source, read_as, task)
+    found = resolve(os.fspath(source))
+    if isinstance(found, Source):
+        return _open_known(found, read_as, task, data_root)
+    if not found.is_dir():
+        return _open_file(found, read_as, task)
+    if (found / RECORD).is_file():
+        return Opened(folder=found)
+    return _open_folder(found, read_as, task)
+
+
 def resolve(source: str) -> Source | Path:
     """The known dataset of that name, or the path.
 
@@ -253,6 +315,87 @@ def resolve(source: str) -> Source | Path:
         raise DataError(f"{source}: there is no such file.")
     close = difflib.get_close_matches(source, SOURCES, n=3) or SOURCES
     raise DataError(f"{source}: neither a file nor a known source, such as {', '.join(close)}.")
+
+
+def _open_known(
+    known: Source,
+    read_as: ReadAs,
+    task: Task | None,
+    data_root: str | os.PathLike[str] | None,
+) -> Opened:
+    from farzi.data import readers, texts
+
+    if task is not None and task != known.task:
+        raise SettingsError(f"--task {task}: {known.name} is for {known.task}.")
+    if given := read_as.flags:
+        raise SettingsError(f"{given[0]}: how {known.name} is read is known; leave it out.")
+    if known.name == "stdlib-calls":
+        return Opened(readers.PairsReader(known.name, stdlib.read_calls), known=known)
+    if known.name == "stdlib-docs":
+        documents = texts.DocumentsReader(known.name, stdlib.read_documents)
+        return Opened(text=documents, known=known)
+    copy, paths = find(known, data_root)
+    if known.task == "language":
+        parts = texts.PartsReader(
+            known.name, known.name, paths, tokens="blanks", sha256=copy.sha256
+        )
+        return Opened(text=parts, known=known)
+    own = ReadAs(columns=copy.columns)
+    if suffix_of(paths[0]) == ".parquet":
+        reader: LogReader = readers.ParquetReader(paths[0], paths, own)
+    else:
+        reader = readers.DelimitedReader(paths[0], own, copy.layout)
+    return Opened(readers.Known(known.name, reader, copy.sha256), known=known)
+
+
+def _open_table(source: Any, read_as: ReadAs, task: Task | None) -> Opened:
+    from farzi.data import readers, texts
+
+    if task == "language" or (task is None and texts.holds_text_only(source)):
+        return Opened(text=texts.RowsReader(source))
+    return Opened(readers.TableReader(source, read_as))
+
+
+def _open_file(path: Path, read_as: ReadAs, task: Task | None) -> Opened:
+    from farzi.data import readers, texts
+
+    found = recognise(path, read_as, task=task)
+    if found.columns is not None and not read_as.columns.given:
+        read_as = replace(read_as, columns=found.columns)
+    if found.delimiter is not None and read_as.delimiter is None:
+        read_as = replace(read_as, delimiter=found.delimiter)
+    notes = (found.note,) if found.note else ()
+    if found.format == "text":
+        if task == "recommend":
+            raise SettingsError(f"--task recommend: {path} is a text.")
+        return Opened(text=texts.LinesReader(path, read_as))
+    if task == "language":
+        raise SettingsError(f"--task language: {path} is read as {found.format}.")
+    if found.format == "parquet":
+        return Opened(readers.ParquetReader(path, [path], read_as))
+    if found.format == "jsonl":
+        return Opened(readers.JsonLinesReader(path, read_as))
+    if found.format == "user-lines":
+        return Opened(readers.UserLinesReader(path, read_as, notes))
+    return Opened(readers.DelimitedReader(path, read_as, notes=notes))
+
+
+def _open_folder(folder: Path, read_as: ReadAs, task: Task | None) -> Opened:
+    from farzi.data import readers, texts
+    from farzi.data.readers.parquet import parts_of
+
+    parts = parts_of(folder)
+    if parts and task != "language" and read_as.format in {None, "parquet"}:
+        return Opened(readers.ParquetReader(folder, parts, read_as))
+    if task != "recommend" and read_as.format in {None, "text"}:
+        files = texts.official_parts(folder)
+        if files is not None:
+            parts_reader = texts.PartsReader(folder.name, str(folder), files, read_as=read_as)
+            return Opened(text=parts_reader)
+    raise DataError(
+        f"{folder}: neither a folder that `farzi prepare` wrote, nor one of Parquet parts, nor one "
+        "with a train, a valid and a test text."
+    )
 
 
 def find(source: Source, data_root: str | os.PathLike[str] | None) -> tuple[Copy, list[Path]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from farzi.data.content import iterate_lines
 from farzi.data.sequences import Sequences
-from farzi.data.tables import open_binary
 from farzi.data.vocabulary import EOS, UNKNOWN, Vocabulary
 from farzi.errors import DataError
 
@@ -22,27 +24,60 @@ __all__ = [
     "tokenise",
 ]
 
-Tokens = Literal["blanks", "words"]
+Tokens = Literal["words", "characters", "blanks"]
 
-_WORD = re.compile(r"<unk>|\w+(?:['’]\w+)*|[^\w\s]")
+_UNKNOWN = re.compile(f"({UNKNOWN})")
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _SENTENCE_END = re.compile(r"(?<=[.:;!?])\s+")
 
 
 def tokenise(line: str, rule: Tokens) -> list[str]:
-    """Cut a line into words.
+    """Cut a line into tokens, in Unicode's composed form (NFC), so that a letter is one letter.
 
     Args:
         line: one sentence.
-        rule: `blanks` cuts at blanks and nothing else, for text that is tokenised already;
-            `words` lowers the case and makes every punctuation mark a word.
+        rule: `words` lowers the case and cuts at the word boundaries of Unicode, in every script;
+            what is written without blanks is cut into its characters, as Unicode has it.
+            `characters` makes a token of everything that a reader takes for one letter, and of
+            blanks. `blanks` cuts at blanks and nothing else, for text that is tokenised already.
 
     Example:
         >>> from farzi.data.text import tokenise
         >>> tokenise("Don't panic: mr. N", "words"), tokenise("mr. N", "blanks")
         (["don't", 'panic', ':', 'mr', '.', 'n'], ['mr.', 'N'])
+        >>> tokenise("cafe\u0301 \u4eca\u5929", "words"), tokenise("e\u0301 a", "characters")
+        (['café', '今', '天'], ['é', ' ', 'a'])
+
+    References:
+        Unicode Standard Annex 29, Text Segmentation; Annex 15, Normalization Forms.
     """
-    return line.split() if rule == "blanks" else _WORD.findall(line.lower())
+    line = unicodedata.normalize("NFC", line)
+    if rule == "blanks":
+        return line.split()
+    if rule == "characters":
+        return list(_characters().findall(" ".join(line.split())))
+    if UNKNOWN not in line:
+        return _words(line)
+    pieces = _UNKNOWN.split(line.lower())
+    return [word for piece in pieces for word in ([UNKNOWN] if piece == UNKNOWN else _words(piece))]
+
+
+def _words(line: str) -> list[str]:
+    return [word for word in _word_boundary().split(line.lower()) if not word.isspace() and word]
+
+
+@cache
+def _word_boundary() -> Any:
+    import regex
+
+    return regex.compile(r"\b", regex.WORD | regex.VERSION1)
+
+
+@cache
+def _characters() -> Any:
+    import regex
+
+    return regex.compile(r"\X", regex.VERSION1)
 
 
 def split_sentences(text: str) -> list[str]:
@@ -82,17 +117,9 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a text file that hold anything, gzip or not.
 
     Raises:
-        DataError: the file is empty, is not UTF-8, or cannot be read.
+        DataError: the file is empty, is not UTF-8, has a line that is too long, or cannot be read.
     """
-    with open_binary(path) as stream:
-        lines = []
-        for number, line in enumerate(stream, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError:
-                raise DataError(f"{path}, line {number}: not UTF-8 text.") from None
-            if text:
-                lines.append(text)
+    lines = [line.strip() for _, line in iterate_lines(path)]
     if not lines:
         raise DataError(f"{path}: the file is empty.")
     return lines

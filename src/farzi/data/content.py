@@ -1,0 +1,181 @@
+"""What a file holds, as bytes and lines: opened safely, unpacked, hashed, in bounded memory."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import os
+import stat
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+
+from farzi.errors import DataError
+
+__all__ = [
+    "LINE_LIMIT",
+    "first_lines",
+    "hash_content",
+    "hash_lines",
+    "is_gzip",
+    "iterate_lines",
+    "join_digests",
+    "open_binary",
+    "suffix_of",
+]
+
+LINE_LIMIT = 2_000_000  # bytes; a longer line is refused by number, whatever reads the file
+
+_BLOCK = 1 << 20
+
+
+def suffix_of(path: Path) -> str:
+    """The file's suffix in lower case, without `.gz`."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file starts as gzip does, whatever its name."""
+    with _open_regular(path) as stream:
+        return stream.read(2) == b"\x1f\x8b"
+
+
+@contextlib.contextmanager
+def open_binary(path: Path) -> Iterator[IO[bytes]]:
+    """Open a regular file, unpacked where it is gzip.
+
+    Raises:
+        DataError: the file is no regular one (a pipe and a device never end), cannot be opened,
+            or its gzip stream is broken.
+    """
+    packed = is_gzip(path)
+    try:
+        with _open_regular(path) as raw:
+            yield cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if packed else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from None
+
+
+def hash_content(paths: Sequence[Path]) -> str:
+    """`sha256:...` of what the files hold once unpacked; of their digests where there are many."""
+    digests = []
+    for path in paths:
+        digest = hashlib.sha256()
+        with open_binary(path) as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+        digests.append(digest.hexdigest())
+    return join_digests(digests)
+
+
+def hash_lines(path: Path, look: Callable[[bytes], None] | None = None) -> str:
+    """`sha256:...` of a text file, every line of which is checked to be of bearable length.
+
+    Args:
+        path: the file.
+        look: called with block after block of whole lines.
+
+    Raises:
+        DataError: a line is longer than `LINE_LIMIT`; the line says which.
+    """
+    digest = hashlib.sha256()
+    with open_binary(path) as stream:
+        for block in _blocks(path, stream):
+            digest.update(block)
+            if look is not None:
+                look(block)
+    return join_digests([digest.hexdigest()])
+
+
+def join_digests(digests: Sequence[str]) -> str:
+    """`sha256:...` of several digests, or the only one there is."""
+    if len(digests) == 1:
+        return f"sha256:{digests[0]}"
+    return f"sha256:{hashlib.sha256(chr(10).join(digests).encode()).hexdigest()}"
+
+
+def iterate_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text that hold anything, each with its number, from 1, without its end.
+
+    Raises:
+        DataError: a line is too long or not UTF-8; it is named.
+    """
+    number = 0
+    with open_binary(path) as stream:
+        for block in _blocks(path, stream):
+            for line in block.splitlines() if b"\n" not in block else block.split(b"\n"):
+                number += 1
+                if not line.strip():
+                    continue
+                try:
+                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r")
+                except UnicodeDecodeError:
+                    raise DataError(
+                        f"{path}, line {number}: not UTF-8 text{_guess(line)}."
+                    ) from None
+            number -= block.endswith(b"\n")  # what follows the last line end is no line
+
+
+def first_lines(path: Path, count: int) -> list[tuple[int, str]]:
+    """The first lines that hold anything, with their numbers.
+
+    Raises:
+        DataError: there is none, or one is too long or not UTF-8.
+    """
+    lines = []
+    for numbered in iterate_lines(path):
+        lines.append(numbered)
+        if len(lines) == count:
+            break
+    if not lines:
+        raise DataError(f"{path}: the file is empty.")
+    return lines
+
+
+def _blocks(path: Path, stream: IO[bytes]) -> Iterator[bytes]:
+    """Blocks of whole lines, none longer than the limit, so that memory is bounded."""
+    rest, lines, end = b"", 0, b"\n"
+    while chunk := stream.read(_BLOCK):
+        if not lines and not rest and b"\n" not in chunk and b"\r" in chunk:
+            end = b"\r"  # as on a Mac of old
+        cut = chunk.rfind(end) + 1
+        block, rest = (rest + chunk[:cut], chunk[cut:]) if cut else (b"", rest + chunk)
+        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == end[0])
+        lengths = np.diff(ends, prepend=-1) - 1
+        if len(lengths) and lengths.max() > LINE_LIMIT:
+            _refuse_line(path, lines + 1 + int(np.argmax(lengths > LINE_LIMIT)))
+        lines += len(ends)
+        if len(rest) > LINE_LIMIT:
+            _refuse_line(path, lines + 1)
+        if block:
+            yield block
+    if rest:
+        yield rest
+
+
+def _refuse_line(path: Path, number: int) -> None:
+    raise DataError(f"{path}: line {number} is too long, more than {LINE_LIMIT:,} bytes.")
+
+
+def _guess(line: bytes) -> str:
+    return " (it looks like UTF-16)" if line[:2] in {b"\xff\xfe", b"\xfe\xff"} else ""
+
+
+def _open_regular(path: Path) -> IO[bytes]:
+    """Open without waiting for a writer: a pipe would make `open` hang."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file.") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise DataError(f"{path}: {what}, where a regular file is needed.")
+    return os.fdopen(descriptor, "rb")
