@@ -16,9 +16,18 @@ __all__ = ["render_tokenizer", "render_tokenizer_config"]
 
 UNKNOWN, EOS = "<unk>", "<eos>"
 
-_LETTER = r"[\p{L}\p{N}_]"
 _BLANK = r"\s\x1c-\x1f"  # what Python calls white space
-_WORD = rf"<unk>|{_LETTER}+(?:['’]{_LETTER}+)*|[^\p{{L}}\p{{N}}_{_BLANK}]"
+_WORD = rf"<unk>|(?![{_BLANK}])(?y{{w}})\X"  # what stands between two word boundaries of Unicode
+# Consonants that a virama joins are one letter to a reader; the library's own rule is older.
+_VIRAMA = r"\u094d\u09cd\u0acd\u0b4d\u0c4d\u0d4d"
+_INDIC = (
+    r"\u0915-\u0939\u0958-\u095f\u0978-\u097f"
+    r"\u0995-\u09a8\u09aa-\u09b0\u09b2\u09b6-\u09b9\u09dc\u09dd\u09df\u09f0\u09f1"
+    r"\u0a95-\u0aa8\u0aaa-\u0ab0\u0ab2\u0ab3\u0ab5-\u0ab9\u0af9"
+    r"\u0b15-\u0b28\u0b2a-\u0b30\u0b32\u0b33\u0b35-\u0b39\u0b5c\u0b5d\u0b5f\u0b71"
+    r"\u0c15-\u0c28\u0c2a-\u0c39\u0c58-\u0c5a\u0d15-\u0d3a"
+)
+_CHARACTER = rf"(?y{{g}})(?:\X(?<=[{_VIRAMA}])(?=[{_INDIC}]))*\X"
 
 
 def render_tokenizer(words: Sequence[str], rule: str) -> Json:
@@ -29,11 +38,19 @@ def render_tokenizer(words: Sequence[str], rule: str) -> Json:
         rule: how a line is cut, as `farzi.data.text.tokenise` knows it; another one is taken for
             `blanks`.
     """
-    normalizers, pattern = [], f"[^{_BLANK}]+"
+    normalizers: list[Json] = [{"type": "NFC"}]
+    pattern = f"[^{_BLANK}]+"
+    if rule == "characters":
+        blanks = {"Regex": f"[{_BLANK}]+"}
+        normalizers += [
+            {"type": "Replace", "pattern": blanks, "content": " "},
+            {"type": "Strip", "strip_left": True, "strip_right": True},
+        ]
+        pattern = _CHARACTER
     if rule == "words":
         # The library lowers each character alone, Python the last sigma of a word by its place.
         last_sigma = {"Regex": r"(?<=\p{L})Σ(?!\p{L})"}
-        normalizers = [
+        normalizers += [
             {"type": "Replace", "pattern": last_sigma, "content": "ς"},
             {"type": "Lowercase"},
         ]
@@ -55,7 +72,7 @@ def render_tokenizer(words: Sequence[str], rule: str) -> Json:
             for word in (UNKNOWN, EOS)
             if word in words
         ],
-        "normalizer": {"type": "Sequence", "normalizers": normalizers} if normalizers else None,
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
         "pre_tokenizer": {
             "type": "Split",
             "pattern": {"Regex": pattern},

@@ -18,6 +18,7 @@ from farzi.errors import DataError
 
 __all__ = [
     "LINE_LIMIT",
+    "RecordCount",
     "first_lines",
     "hash_content",
     "hash_lines",
@@ -72,12 +73,12 @@ def hash_content(paths: Sequence[Path]) -> str:
     return join_digests(digests)
 
 
-def hash_lines(path: Path, look: Callable[[bytes], None] | None = None) -> str:
+def hash_lines(path: Path, *looks: Callable[[bytes], None]) -> str:
     """`sha256:...` of a text file, every line of which is checked to be of bearable length.
 
     Args:
         path: the file.
-        look: called with block after block of whole lines.
+        looks: each is called with block after block of whole lines.
 
     Raises:
         DataError: a line is longer than `LINE_LIMIT`; the line says which.
@@ -86,9 +87,45 @@ def hash_lines(path: Path, look: Callable[[bytes], None] | None = None) -> str:
     with open_binary(path) as stream:
         for block in _blocks(path, stream):
             digest.update(block)
-            if look is not None:
+            for look in looks:
                 look(block)
     return join_digests([digest.hexdigest()])
+
+
+class RecordCount:
+    """Counts the records of a text, so that what a reader drops in silence is noticed.
+
+    Args:
+        quote: line ends between two of these end no record; empty: every line end does.
+    """
+
+    def __init__(self, quote: str = "") -> None:
+        self._quote = quote.encode()
+        self._inside = False
+        self._open = False
+        self.records = 0
+
+    def __call__(self, block: bytes) -> None:
+        """Count those that end in a block; `total` adds one that has no line end."""
+        values = np.frombuffer(block, np.uint8)
+        ends = np.flatnonzero(values == 10)
+        before = values[np.maximum(ends - 1, 0)]
+        two_before = values[np.maximum(ends - 2, 0)]
+        blank = (ends == 0) | (before == 10) | ((before == 13) & ((ends == 1) | (two_before == 10)))
+        counts = ~blank
+        if self._quote and self._quote in block:
+            quotes = np.flatnonzero(values == self._quote[0])
+            counts &= (np.searchsorted(quotes, ends) + self._inside) % 2 == 0
+            self._inside = bool((self._inside + len(quotes)) % 2)
+        elif self._inside:
+            counts[:] = False
+        self.records += int(counts.sum())
+        self._open = not block.endswith(b"\n")
+
+    @property
+    def total(self) -> int:
+        """Records so far, with the last one where it has no line end."""
+        return self.records + self._open
 
 
 def join_digests(digests: Sequence[str]) -> str:

@@ -253,7 +253,7 @@ def guess_layout(path: Path, asked: ReadAs, quoted: Sequence[bytes]) -> Layout:
         quoted: lines of the file that hold a quote; they tell whether it quotes.
     """
     suffix = suffix_of(path)
-    number, first = first_lines(path, 1)[0]
+    (number, first), *others = first_lines(path, 2)
     delimiter = asked.delimiter
     if delimiter is None:
         delimiter = _DELIMITERS.get(suffix, ",")
@@ -263,9 +263,10 @@ def guess_layout(path: Path, asked: ReadAs, quoted: Sequence[bytes]) -> Layout:
     if asked.quote is not None:
         layout = replace(layout, quote=asked.quote)
     else:
-        width = first.count(delimiter) + 1
         quotes = suffix != ".inter" and len(delimiter) == 1
-        quotes = quotes and _quotes([first.encode(), *quoted], delimiter, width)
+        lines = [line.decode("utf-8-sig", errors="replace") for line in quoted]
+        second = others[0][1] if others else None
+        quotes = quotes and _quotes(first, second, lines, delimiter)
         layout = replace(layout, quote='"' if quotes else "", quote_guessed=True)
     if asked.columns.by_number:
         width = len(header_of(path, layout))
@@ -323,28 +324,32 @@ class QuotedLines:
             self.lines += [line for line, _ in zip(found, range(_QUOTED_LINES), strict=False)]
 
 
-def _quotes(quoted: Iterable[bytes], delimiter: str, width: int) -> bool:
+def _quotes(first: str, second: str | None, quoted: Iterable[str], delimiter: str) -> bool:
     """Whether a file wraps fields in quotes.
 
     A tab-separated export does not quote, and its titles may begin with a quote. So: where every
     line with a quote splits into as many fields as the first line without regard to quotes, and one
     of them does not when quotes are minded, then quotes are text. Otherwise they are quotes.
     """
-    wrapped_everywhere = True
-    for place, raw in enumerate(quoted):
-        line = raw.decode("utf-8-sig", errors="replace").rstrip("\r\n")
-        if place == 0 and line.startswith('"') and _is_wrapped(line, delimiter, width):
-            return True  # a header that is wrapped says that fields are
-        if line.count(delimiter) + 1 != width:
+    width = first.count(delimiter) + 1
+    if '"' in first:
+        if first.startswith('"') and _is_wrapped(first, delimiter, width):
             return True
-        wrapped_everywhere = wrapped_everywhere and _is_wrapped(line, delimiter, width)
+        if not _is_wrapped(first, delimiter, width) and _is_wrapped(first, delimiter):
+            return second is None or second.count(delimiter) + 1 != width
+    wrapped_everywhere = True
+    for line in quoted:
+        bare = line.rstrip("\r\n")
+        if bare.count(delimiter) + 1 != width:
+            return True
+        wrapped_everywhere = wrapped_everywhere and _is_wrapped(bare, delimiter, width)
     return wrapped_everywhere
 
 
-def _is_wrapped(line: str, delimiter: str, width: int) -> bool:
-    """Whether quotes pair up within a line and stand around fields or inside them only."""
+def _is_wrapped(line: str, delimiter: str, width: int | None = None) -> bool:
+    """Whether quotes pair up within a line, around fields or inside them; and its width fits."""
     try:
         rows = list(csv.reader([line], delimiter=delimiter, strict=True))
     except csv.Error:
         return False
-    return len(rows) == 1 and len(rows[0]) == width
+    return len(rows) == 1 and width in {None, len(rows[0])}

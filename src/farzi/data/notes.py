@@ -97,8 +97,8 @@ def log_notes(
         )
     if repetition.duplicates:
         notes.append(
-            f"{repetition.duplicates:,} events are exact duplicates (same user, item and time) and "
-            "are kept; --repeats first drops them"
+            f"exact duplicates (same user, item and time): {repetition.duplicates:,}, kept; "
+            "--repeats first drops them"
         )
     return notes, warnings
 

@@ -136,7 +136,7 @@ class PreparedData:
         if self.protocol["repeats"] != "keep":
             return "repeats: first kept"
         duplicates = self.protocol.get("exact_duplicates")
-        return f"repeats kept, {duplicates:,} exact duplicates" if duplicates else "repeats kept"
+        return f"repeats kept, exact duplicates: {duplicates:,}" if duplicates else "repeats kept"
 
     def _text_rules(self) -> list[str]:
         cut = self.protocol["vocabulary_size"]

@@ -14,6 +14,7 @@ import sysconfig
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from farzi.errors import DataError
@@ -37,6 +38,11 @@ def read_calls() -> list[tuple[str, str]]:
     Returns:
         (user, item) pairs in the order of the source.
     """
+    return list(_calls())
+
+
+@cache
+def _calls() -> tuple[tuple[str, str], ...]:
     calls = [
         (f"{module}:{place}", name)
         for module, tree in _modules()
@@ -44,7 +50,7 @@ def read_calls() -> list[tuple[str, str]]:
         for name in _called_names(definition)
     ]
     counts = Counter(name for _, name in calls)
-    return [(user, name) for user, name in calls if counts[name] >= MIN_ITEM_COUNT]
+    return tuple((user, name) for user, name in calls if counts[name] >= MIN_ITEM_COUNT)
 
 
 def read_documents() -> list[tuple[str, str]]:
@@ -55,12 +61,17 @@ def read_documents() -> list[tuple[str, str]]:
     Returns:
         (name, text) pairs: `topic:for` or `json.decoder:JSONDecoder.decode`.
     """
+    return list(_documents())
+
+
+@cache
+def _documents() -> tuple[tuple[str, str], ...]:
     documents: dict[str, str] = {}
     for module, tree in _modules():
         found = _topics(tree) if module == "pydoc_data.topics" else _docstrings(module, tree)
         for name, text in found:
             documents.setdefault(text, name)
-    return [(name, text) for text, name in documents.items()]
+    return tuple((name, text) for text, name in documents.items())
 
 
 def hash_records(records: Iterable[tuple[str, str]]) -> str:

@@ -56,14 +56,16 @@ def tokenise(line: str, rule: Tokens) -> list[str]:
         return line.split()
     if rule == "characters":
         return list(_characters().findall(" ".join(line.split())))
+    line = line.lower()
     if UNKNOWN not in line:
         return _words(line)
-    pieces = _UNKNOWN.split(line.lower())
+    pieces = _UNKNOWN.split(line)
     return [word for piece in pieces for word in ([UNKNOWN] if piece == UNKNOWN else _words(piece))]
 
 
 def _words(line: str) -> list[str]:
-    return [word for word in _word_boundary().split(line.lower()) if not word.isspace() and word]
+    pieces = (piece.strip() for piece in _word_boundary().split(line))
+    return [word for word in pieces if word]
 
 
 @cache

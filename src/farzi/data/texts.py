@@ -216,7 +216,7 @@ def official_parts(folder: Path) -> list[Path] | None:
         if len(paths) != 1:
             what = "no" if not paths else f"{len(paths)} files of a"
             raise DataError(
-                f"{folder}: {what} {part} text; a train, a valid and a test text it is."
+                f"{folder}: {what} {part} text, where train, valid and test are needed."
             )
     return [paths[0] for paths in found.values()]
 

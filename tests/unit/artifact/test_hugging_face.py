@@ -56,9 +56,13 @@ def cut(tokenizer: Any, line: str) -> list[str]:
     return [word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(line)]
 
 
-@pytest.mark.parametrize("rule", ["words", "blanks"])
+@pytest.mark.parametrize("rule", ["words", "characters", "blanks"])
 def test_a_line_is_cut_as_farzi_cuts_it(rule: Any, tmp_path: Path) -> None:
-    """Every character that this Python knows, inside a word; and whole lines."""
+    """Every character that this Python knows, inside a word; and whole lines.
+
+    The two libraries know Unicode of different years, and three characters went another way since.
+    """
+    moved = "\u00b8\u0c3c\U00011a3a"
     tokenizers = pytest.importorskip("tokenizers", reason=needs_hf)
     path = text_artifact(tmp_path / "a", rule) / "tokenizer.json"
     tokenizer = tokenizers.Tokenizer.from_file(str(path))
@@ -67,8 +71,11 @@ def test_a_line_is_cut_as_farzi_cuts_it(rule: Any, tmp_path: Path) -> None:
         "ΟΔΟΣ ΣΑΣ, ΣΟΦΙΑΣ.",
         "’tis l'été — İstanbul, Straße, ½ a_b <unk> a<unk>b <eos>",
         "a\x1cb\x85c\u2003d\u3000e\n f",
+        "नमस्ते दोस्त, क्षत्रिय বাংলা স্ত্রী 今天天气 ภาษาไทย カタカナ 한국어 e\u0301te\u0301 👩‍👩‍👧",
+        "json.decoder 3.14 e.g. l'été",
     ]
     known = [c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c)[0] != "C"]
+    known = [c for c in known if c not in moved]
     lines += [f"A{'B '.join(known[start : start + 4096])}B" for start in range(0, len(known), 4096)]
     for line in lines:
         assert cut(tokenizer, line) == tokenise(line, rule)

@@ -171,7 +171,7 @@ def test_refuses_settings_that_do_not_fit_the_source(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--task language: ml-100k is for recommend"):
         prepare("ml-100k", task="language")
     (tmp_path / "ml-100k.u.data").write_text("1\t1\t5\t3\n")
-    with pytest.raises(SettingsError, match="ml-100k: its columns are known"):
+    with pytest.raises(SettingsError, match="--user-col: how ml-100k is read is known"):
         prepare("ml-100k", data_root=tmp_path, user_col="who")
 
 

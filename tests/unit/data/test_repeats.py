@@ -64,7 +64,7 @@ def test_one_row_too_many_does_not_change_the_protocol_of_any_seed(tmp_path: Pat
             duplicates = 0 if name == "seen again" else len(extra)
             assert data.protocol["exact_duplicates"] == duplicates
             assert data.protocol["repeated_events"] == (name == "seen again")
-            stated = f"repeats kept, {duplicates} exact duplicates |"
+            stated = f"repeats kept, exact duplicates: {duplicates} |"
             assert (stated in data.protocol_line()) == bool(duplicates)
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from farzi.data.columns import Chosen, choose_columns
-from farzi.data.content import first_lines, hash_lines, is_gzip, open_binary, suffix_of
+from farzi.data.content import (
+    RecordCount,
+    first_lines,
+    hash_lines,
+    is_gzip,
+    iterate_lines,
+    open_binary,
+    suffix_of,
+)
 from farzi.data.formats import MAX_COLUMNS, ReadAs
 from farzi.data.readers.base import Log, literal, make_events
 from farzi.errors import DataError
@@ -47,7 +55,8 @@ class JsonLinesReader:
         """Read the chosen keys, each record with its number, and give them types."""
         import duckdb
 
-        fingerprint = hash_lines(self.path)
+        count = RecordCount()
+        fingerprint = hash_lines(self.path, count)
         first_lines(self.path, 1)
         records = (
             f"read_ndjson_objects({literal(glob.escape(str(self.path)))}, "
@@ -71,6 +80,9 @@ class JsonLinesReader:
         ).fetchone()[0]
         if broken is not None:
             raise DataError(f"{self._place(broken)}: not a JSON object.")
+        read = connection.execute("SELECT count(*) FROM raw").fetchone()[0]
+        if read != count.total and read != sum(1 for _ in iterate_lines(self.path)):
+            raise DataError(f"{self.path}: only {read:,} of {count.total:,} lines can be read.")
         _refuse_types(connection, chosen, self._place)
         connection.execute("SET TimeZone = 'UTC'")
         notes = make_events(connection, chosen, self._place)

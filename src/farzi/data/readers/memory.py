@@ -123,7 +123,7 @@ def hash_events(connection: Any) -> str:
     digests = {
         part: hashlib.sha256() for part in ("user", "user length", "item", "item length", "time")
     }
-    events = connection.execute("SELECT user, item, time FROM events ORDER BY row")
+    events = connection.sql("SELECT user, item, time FROM events ORDER BY row")
     for batch in events.to_arrow_reader(1 << 20):
         for name in ("user", "item", "time"):
             values = batch.column(name).to_pylist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ class ParquetReader:
             self.label, schema.names, self.read_as.columns, nested=nested_names(schema)
         )
         fields, kinds = expressions(schema, chosen)
-        files = ", ".join(literal(str(part)) for part in self.parts)
+        files = ", ".join(literal(glob.escape(str(part))) for part in self.parts)
         try:
             self._number(connection, files)
             connection.execute(

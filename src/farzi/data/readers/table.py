@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from farzi.data.columns import Chosen, choose_columns, shorten
-from farzi.data.content import hash_lines, is_gzip, open_binary, suffix_of
+from farzi.data.content import RecordCount, hash_lines, is_gzip, open_binary, suffix_of
 from farzi.data.formats import Layout, QuotedLines, ReadAs, guess_layout, header_of, records
 from farzi.data.readers.base import Log, literal, make_events, quoted
 from farzi.errors import DataError
 
 __all__ = ["DelimitedReader"]
 
+_REJECTS = 1000  # rows that cannot be read and are kept to be named
 _WITHOUT_HEADER = "by number where the file has no header line"
 _QUOTE_FLAG = "--quote none takes quotes for text"
 
@@ -49,8 +50,8 @@ class DelimitedReader:
 
     def read(self, connection: Any) -> Log:
         """Read the chosen columns as text, each row with its number, and give them types."""
-        quotes = QuotedLines()
-        fingerprint = hash_lines(self.path, quotes)
+        quotes, unquoted, counted = QuotedLines(), RecordCount(), RecordCount('"')
+        fingerprint = hash_lines(self.path, quotes, unquoted, counted)
         layout = self.layout or guess_layout(self.path, self.read_as, quotes.lines)
         names = layout.names or tuple(header_of(self.path, layout))
         chosen = choose_columns(
@@ -60,6 +61,8 @@ class DelimitedReader:
             without_header="" if layout.names else _WITHOUT_HEADER,
         )
         _load(connection, self.path, layout, names, chosen)
+        count = counted if layout.quote == '"' and quotes.lines else unquoted
+        _refuse_lost(connection, self.path, layout, count.total)
         if layout.quote_guessed and not layout.quote and quotes.lines:
             _refuse_wrapped(connection, self.path, layout, chosen)
         connection.execute("SET TimeZone = 'UTC'")
@@ -85,34 +88,38 @@ def _load(
     select = f"SELECT row_number() OVER () - 1 AS row, {fields} FROM"
     try:
         connection.execute(f"CREATE TEMP TABLE raw AS {select} {_scan(path, layout, inside)}")
-        if connection.execute("SELECT count(*) FROM reject_errors").fetchone()[0]:
-            # The first of many is found by reading in order, up to the first.
-            in_order = _scan(path, layout, inside, ", parallel=false")
-            connection.execute("DROP TABLE raw; DROP TABLE reject_errors; DROP TABLE reject_scans")
-            connection.execute(f"CREATE TEMP TABLE raw AS {select} {in_order}")
-            _raise_rejected(connection, path, outside, chosen)
+        rejected = "SELECT count(DISTINCT line) FROM reject_errors"
+        if found := connection.execute(rejected).fetchone()[0]:
+            table = "reject_errors"
+            if found >= _REJECTS:  # the first of them may not be among those that were kept
+                table = "all_errors"
+                all_of_them = _scan(
+                    path, layout, inside, f", rejects_table='{table}', rejects_scan='all_scans'", 0
+                )
+                connection.execute(f"CREATE TEMP TABLE again AS SELECT c0 FROM {all_of_them}")
+            _raise_rejected(connection, path, outside, table)
     except duckdb.Error as error:
         raise DataError(_explain(path, layout, str(error))) from None
 
 
-def _scan(path: Path, layout: Layout, names: Sequence[str], more: str = "") -> str:
+def _scan(
+    path: Path, layout: Layout, names: Sequence[str], more: str = "", limit: int = _REJECTS
+) -> str:
     columns = "{" + ", ".join(f"{literal(name)}: 'VARCHAR'" for name in names) + "}"
     quote = literal(layout.quote)
     # A name with `*` is a name, not a pattern.
     return (
         f"read_csv({literal(glob.escape(str(path)))}, auto_detect=false, store_rejects=true, "
-        f"rejects_limit=1000, columns={columns}, header={not layout.names}, "
+        f"rejects_limit={limit}, columns={columns}, header={not layout.names}, "
         f"skip={layout.blank_lines}, delim={literal(layout.delimiter)}, quote={quote}, "
         f"escape={quote}, compression='{'gzip' if is_gzip(path) else 'none'}'{more})"
     )
 
 
-def _raise_rejected(
-    connection: Any, path: Path, outside: Mapping[str, str], chosen: Chosen
-) -> None:
+def _raise_rejected(connection: Any, path: Path, outside: Mapping[str, str], table: str) -> None:
     position, column, kind, message = connection.execute(
-        "SELECT line_byte_position, column_name, error_type, error_message FROM reject_errors "
-        "ORDER BY line LIMIT 1"
+        "SELECT line_byte_position, column_name, error_type, error_message FROM "
+        f"{table} ORDER BY line LIMIT 1"
     ).fetchone()
     line = _line_at(path, position)
     if kind in {"MISSING COLUMNS", "TOO MANY COLUMNS"}:
@@ -164,6 +171,20 @@ def _odd_line_end(path: Path) -> int | None:
             if ends is not first:
                 return number
     return None
+
+
+def _refuse_lost(connection: Any, path: Path, layout: Layout, records_there: int) -> None:
+    """Refuse to go on where fewer rows were read than there are."""
+    header = 0 if layout.names else 1
+    read = connection.execute("SELECT count(*) FROM raw").fetchone()[0]
+    if read == records_there - header:
+        return
+    there = sum(1 for _ in records(path, layout)) - header  # exact where quotes stand alone
+    if read != there:
+        raise DataError(
+            f"{path}: only {read:,} of {there:,} rows can be read: a quote is not closed, it "
+            f"seems; {_QUOTE_FLAG}."
+        )
 
 
 def _refuse_wrapped(connection: Any, path: Path, layout: Layout, chosen: Chosen) -> None:
