@@ -17,7 +17,14 @@ from farzi.metagrad import (
     metagradient,
     readout,
 )
-from farzi.models import STUDENTS, build_student, embedded_loss, sequence_loss
+from farzi.models import (
+    STUDENTS,
+    build_student,
+    embedded_loss,
+    from_huggingface,
+    from_module,
+    sequence_loss,
+)
 
 TOKENS, LENGTH, STEPS = 7, 5, 20
 SIZES = {"num_tokens": TOKENS, "context_length": LENGTH, "width": 4}
@@ -70,3 +77,36 @@ def check(student: Any) -> None:
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_adjoint_agrees_with_direct(name: str) -> None:
     check(build_student({**SIZES, **SETTINGS[name]}))
+
+
+class Own(torch.nn.Module):
+    """A module of torch's own parts: an LSTM, then an encoder layer, an untied head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.nn.Embedding(TOKENS, 3)
+        self.lstm = torch.nn.LSTM(3, 4, batch_first=True)
+        self.block = torch.nn.TransformerEncoderLayer(4, 2, 6, batch_first=True, norm_first=True)
+        self.scores = torch.nn.Linear(4, TOKENS)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.lstm(self.table(tokens))[0]
+        mask = torch.nn.Transformer.generate_square_subsequent_mask(tokens.shape[1])
+        return self.scores(self.block(x, src_mask=mask, is_causal=True))
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_every_adjoint_agrees_through_a_module() -> None:
+    check(from_module(Own, LENGTH))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_every_adjoint_agrees_through_transformers(kind: str) -> None:
+    transformers: Any = pytest.importorskip("transformers")
+    config = {
+        "gpt2": lambda: transformers.GPT2Config(n_embd=4, n_layer=1, n_head=2),
+        "llama": lambda: transformers.LlamaConfig(
+            hidden_size=4, intermediate_size=6, num_hidden_layers=1, num_attention_heads=2
+        ),
+    }[kind]()
+    check(from_huggingface(config, LENGTH, num_tokens=TOKENS))

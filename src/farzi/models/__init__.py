@@ -10,11 +10,14 @@ from typing import Any
 
 from farzi.errors import SettingsError
 from farzi.models.base import Head, Params, Student
+from farzi.models.files import from_file
 
 # A student is one line here: what is imported under its own name is in `STUDENTS`.
 from farzi.models.fmlp import FMLP as FMLP
 from farzi.models.gru4rec import GRU4Rec as GRU4Rec
+from farzi.models.huggingface import from_huggingface
 from farzi.models.losses import embedded_loss, hidden_states, logits, sequence_loss
+from farzi.models.module import from_module
 from farzi.models.rnn import RNN as RNN
 from farzi.models.sasrec import SASRec as SASRec
 from farzi.models.transformer import Transformer as Transformer
@@ -26,6 +29,9 @@ __all__ = [
     "Student",
     "build_student",
     "embedded_loss",
+    "from_file",
+    "from_huggingface",
+    "from_module",
     "hidden_states",
     "logits",
     "sequence_loss",
@@ -41,6 +47,10 @@ STUDENTS: dict[str, Any] = {
 """The built-in students by name: frozen dataclasses of sizes that fulfil `Student`."""
 
 
+OWN = {"module": "a module of the user's own", "huggingface": "a model of transformers"}
+"""What the settings of students say that cannot be built from settings."""
+
+
 def build_student(settings: Mapping[str, Any]) -> Student:
     """Build a student from its name and sizes, as `Student.settings` gives them.
 
@@ -54,6 +64,11 @@ def build_student(settings: Mapping[str, Any]) -> Student:
     """
     sizes = dict(settings)
     name = sizes.pop("name", None)
+    if name in OWN:
+        raise SettingsError(
+            f"the student was {OWN[name]}, and no file names its code: say which it is, with "
+            "--student on the command line."
+        )
     if name not in STUDENTS:
         close = difflib.get_close_matches(str(name), STUDENTS) or sorted(STUDENTS)
         raise SettingsError(f"unknown student {name!r}: did you mean {' or '.join(close)}?")
@@ -73,13 +88,17 @@ def student_from(
     """The student that a command line names.
 
     Args:
-        text: a name, with settings of its own where there are any: `sasrec`, `rnn:cell=lstm`.
+        text: a name, with settings of its own where there are any: `sasrec`, `rnn:cell=gru`; a
+            causal language model of transformers by its configuration: `hf:config.json`,
+            `hf:FOLDER`; or a function in a Python file: `my_models.py:make`, which is called as
+            `make(num_tokens, context_length)` and returns a `torch.nn.Module` or a `Student`.
         defaults: sizes it takes where it has such a size and nothing else says so; `num_tokens`
             and `context_length` are always among them.
         settings: sizes that were asked for, which it must have; `text` goes before them.
 
     Raises:
-        SettingsError: there is no such student, or it has no such setting.
+        SettingsError: there is no such student, or it has no such setting, or it cannot be
+            distilled for (see `from_module`).
 
     Example:
         >>> from farzi.models import student_from
@@ -87,23 +106,40 @@ def student_from(
         >>> student_from("transformer:width=8,num_heads=2", sizes)
         Transformer(num_tokens=9, context_length=5, width=8, num_layers=1, num_heads=2, ...)
     """
-    name, _, own = text.partition(":")
-    asked = {**(settings or {}), **_settings_in(own, text)}
+    name, _, rest = text.partition(":")
+    if name == "hf" or text.rpartition(":")[0].endswith(".py"):
+        known = {"num_tokens", "context_length", "dropout"}
+        for asked in settings or {}:
+            if asked not in known:
+                raise SettingsError(f"student {text!r} has no setting {asked!r}: it is in its own.")
+        sizes = {key: value for key, value in defaults.items() if key in known}
+        sizes |= settings or {}
+        make = from_huggingface if name == "hf" else from_file
+        try:
+            return make(rest if name == "hf" else text, **sizes)
+        except SettingsError as error:
+            reason = str(error).removeprefix("student: ")
+            raise SettingsError(f"student {text!r}: {reason}") from error
+    asked_for = {**(settings or {}), **_settings_in(rest, text)}
     fields = dataclasses.fields(STUDENTS[name]) if name in STUDENTS else ()
-    known = {field.name for field in fields}
-    sizes = {key: value for key, value in defaults.items() if key in known}
-    return build_student({**sizes, **asked, "name": name})
+    has = {field.name for field in fields}
+    taken = {key: value for key, value in defaults.items() if key in has}
+    return build_student({**taken, **asked_for, "name": name})
 
 
 def with_dropout(student: Student, rate: float) -> Student:
-    """The same student with another dropout rate.
+    """The same student with another dropout rate; as it is where it knows of none.
 
     Example:
         >>> from farzi.models import SASRec, with_dropout
         >>> with_dropout(SASRec(num_tokens=9, context_length=5), 0.2).dropout
         0.2
     """
-    other: Student = dataclasses.replace(student, dropout=rate)  # type: ignore[type-var]
+    value: Any = student
+    fields = dataclasses.fields(value) if dataclasses.is_dataclass(value) else ()
+    if "dropout" not in {field.name for field in fields}:
+        return student
+    other: Student = dataclasses.replace(value, dropout=rate)
     return other
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from farzi.errors import ArtifactError
+from farzi.errors import ArtifactError, SettingsError
 from farzi.models.base import Student
 
 __all__ = ["load_weights", "save_weights"]
@@ -46,24 +46,37 @@ def save_weights(
 
 
 def load_weights(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str], student: Student | str | None = None
 ) -> tuple[Student, dict[str, Tensor], dict[str, Any]]:
     """Read what `save_weights` wrote: student, weights, provenance.
 
+    Args:
+        path: the file.
+        student: the model, or what `farzi.models.student_from` reads as one, where it is one of the
+            user's own: no file names its code.
+
     Raises:
+        SettingsError: the weights are of a model of the user's own, and it is not given.
         ArtifactError: the file is missing, broken, or its tensors do not fit its settings.
     """
-    from farzi.models import build_student
+    from farzi.models import build_student, student_from
 
     target = Path(path)
     try:
         with safe_open(target, framework="pt") as file:
             metadata = file.metadata() or {}
-            student = build_student(json.loads(metadata["student"]))
+            settings = dict(json.loads(metadata["student"]))
             provenance = json.loads(metadata["provenance"])
             params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{target}: not a weights file of farzi ({error}).") from None
+    if isinstance(student, str):
+        student = student_from(student, settings)
+    elif student is None:
+        try:
+            student = build_student(settings)
+        except SettingsError as error:
+            raise SettingsError(f"{target}: {error}") from None
     expected = student.init(torch.Generator().manual_seed(0))
     if {name: value.shape for name, value in expected.items()} != {
         name: value.shape for name, value in params.items()
