@@ -25,6 +25,7 @@ from farzi.metagrad import (
     Stored,
     metagradient,
 )
+from farzi.metagrad.paper_rule import paper_rule
 
 STEPS = 64
 
@@ -99,7 +100,7 @@ IRREVERSIBLE = {
 }
 
 
-def run(problem: Any, optimizer: Any, adjoint: Any) -> Any:
+def run(problem: Any, optimizer: Any, adjoint: Any, **more: Any) -> Any:
     return metagradient(
         problem.inner,
         problem.outer,
@@ -108,6 +109,7 @@ def run(problem: Any, optimizer: Any, adjoint: Any) -> Any:
         steps=STEPS,
         optimizer=optimizer,
         adjoint=adjoint,
+        **more,
     )
 
 
@@ -141,14 +143,16 @@ def test_what_cannot_be_undone_says_what_to_do(name: str, toy: Callable[..., Any
 
 
 def test_paper_rule(toy: Callable[..., Any], relative_error: Callable[..., float]) -> None:
-    optimizer = Adam(lr=0.02, eps_root=1e-6, rule="paper")
-    with pytest.raises(ValueError, match="rule='paper'"):
-        run(toy(), optimizer, Direct())
-    stored = run(toy(), optimizer, Stored())
+    optimizer = Adam(lr=0.02, eps_root=1e-6)
+    with pytest.raises(ValueError, match="`pull_back`"):
+        run(toy(), optimizer, Direct(), pull_back=paper_rule)
+    with pytest.raises(ValueError, match="it is a rule for Adam"):
+        run(toy(), SGD(lr=0.1), Stored(), pull_back=paper_rule)
+    stored = run(toy(), optimizer, Stored(), pull_back=paper_rule)
     with pytest.raises(ValueError, match="hyper_grads"):
         stored.hyper_grads  # noqa: B018
     kinds = ("meta_grads", "param_grads")
-    checkpointed = run(toy(), optimizer, Checkpointed(slots=6))
+    checkpointed = run(toy(), optimizer, Checkpointed(slots=6), pull_back=paper_rule)
     assert relative_error(checkpointed, stored, kinds) == 0.0
     exact = run(toy(), Adam(lr=0.02, eps_root=1e-6), Stored())
     assert relative_error(stored, exact, kinds) > 1e-2

@@ -14,6 +14,7 @@ from farzi.metagrad.deferred import readout
 from farzi.metagrad.estimate import Estimate, estimate
 from farzi.metagrad.metagradient import MetaGradient, Stats, metagradient
 from farzi.metagrad.optimizers import SGD, Accumulator, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from farzi.metagrad.rule import update
 from farzi.metagrad.smoothness import (
     Agreement,
     Smoothness,
@@ -22,7 +23,7 @@ from farzi.metagrad.smoothness import (
     smoothness,
 )
 from farzi.metagrad.unroll import unroll
-from farzi.metagrad.update import State, init_state, update
+from farzi.metagrad.update import State, init_state
 
 __all__ = [
     "SGD",

@@ -62,7 +62,11 @@ def _of_loss(loop: InnerLoop, param: Tensor, i: int) -> NonFiniteError:
     with torch.enable_grad():
         leaves = [view.detach().requires_grad_() for view in loop.layout.split(param)]
         meta = {name: x.detach().requires_grad_() for name, x in loop.meta.items()}
-        loss = loop.loss(loop.layout.named(leaves), meta, i)
+        losses = [
+            loop.loss(loop.layout.named(leaves), meta, i, part=part)
+            for part in range(loop.micro_batches)
+        ]
+        loss = next(x for x in losses if not all_finite(x.detach()))
     step = loop.first_step + i
     read = {**loop.layout.named(leaves), **meta}
     return blamed(f"the inner loss is {loss.item()} at step {step}", loss, read, step)

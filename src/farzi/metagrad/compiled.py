@@ -23,7 +23,7 @@ __all__ = ["CompiledLoss", "Program"]
 Tensors: TypeAlias = Mapping[str, Tensor]
 
 
-def _nothing(step: int) -> dict[str, Tensor]:
+def _nothing(*place: int) -> dict[str, Tensor]:
     return {}
 
 
@@ -38,7 +38,8 @@ class CompiledLoss:
         loss: (params, meta, inputs) -> scalar. Pure; plain torch operations. What changes from step
             to step comes in through `inputs`: the step itself is baked into nothing.
         inputs: step -> tensors by name, of the same shapes at every step: the places of a
-            mini-batch, a mask, the numbers that dropout draws. None for none.
+            mini-batch, a mask, the numbers that dropout draws. (step, part) -> tensors with
+            `micro_batches` > 1.
         backend: of `torch.compile`.
 
     Example:
@@ -55,17 +56,17 @@ class CompiledLoss:
     """
 
     loss: Callable[[Any, Any, Any], Tensor]
-    inputs: Callable[[int], Tensors] = _nothing
+    inputs: Callable[..., Tensors] = _nothing
     backend: str = "inductor"
     _programs: dict[Hashable, Program] = field(default_factory=dict, repr=False, compare=False)
 
-    def over(self, inputs: Callable[[int], Tensors]) -> CompiledLoss:
+    def over(self, inputs: Callable[..., Tensors]) -> CompiledLoss:
         """The same loss on other inputs; what is compiled serves both."""
         return replace(self, inputs=inputs)
 
-    def __call__(self, params: Tensors, meta: Tensors, step: int) -> Tensor:
+    def __call__(self, params: Tensors, meta: Tensors, *place: int) -> Tensor:
         """The loss of a step, not compiled: what any other inner loss gives."""
-        return self.loss(params, meta, self.inputs(step))
+        return self.loss(params, meta, self.inputs(*place))
 
     def program(self, layout: Layout, num_starts: int | None, meta: Tensors) -> Program:
         """Its derivatives for parameters of this layout, made when first asked for."""

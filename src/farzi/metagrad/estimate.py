@@ -16,7 +16,9 @@ from farzi.metagrad.guards import ordinary_modes
 from farzi.metagrad.inner_loop import InnerLoss, gradient, inner_loop
 from farzi.metagrad.memory import peak_bytes
 from farzi.metagrad.metagradient import OuterLoss, metagradient
-from farzi.metagrad.optimizers import Optimizer
+from farzi.metagrad.optimizers import HyperSetting, Optimizer
+from farzi.metagrad.rule import PullBack
+from farzi.metagrad.schedule import mapped
 from farzi.metagrad.update import State
 
 __all__ = ["Estimate", "estimate"]
@@ -61,6 +63,9 @@ def estimate(
     seed: int | None = None,
     has_aux: bool = False,
     batched: bool = False,
+    clip_norm: HyperSetting | None = None,
+    micro_batches: int = 1,
+    pull_back: PullBack | None = None,
 ) -> Estimate:
     """Bytes, recomputed steps and seconds of a `metagradient` call with the same arguments.
 
@@ -79,14 +84,18 @@ def estimate(
         381
     """
     shared: dict[str, Any] = {"state": state, "first_step": first_step, "seed": seed}
-    shared |= {"batched": batched, "optimizer": _constant(optimizer, steps)}
+    shared |= {"batched": batched, "micro_batches": micro_batches, "pull_back": pull_back}
+    given: dict[str, Any] = {"optimizer": optimizer, "clip_norm": clip_norm}
+    bound = None if clip_norm is None else _constant(clip_norm, steps)
+    short = shared | {"optimizer": _constant_optimizer(optimizer, steps), "clip_norm": bound}
     loop = inner_loop(
         inner_loss,
         params,
         meta,
         steps=steps,
         window=window,
-        **{**shared, "optimizer": optimizer},
+        **shared,
+        **given,
     )
     adjoint = Auto() if adjoint is None else adjoint
     chosen, reason = adjoint.choose(loop) if isinstance(adjoint, Auto) else (adjoint, "asked for")
@@ -95,12 +104,12 @@ def estimate(
     def trial(num_steps: int) -> tuple[float, int]:
         """Seconds and bytes beyond the trajectory's of a short call."""
         arguments = (inner_loss, outer_loss, params, meta)
-        settings = {"steps": num_steps, "adjoint": chosen, "has_aux": has_aux, **shared}
+        settings = {"steps": num_steps, "adjoint": chosen, "has_aux": has_aux, **short}
         with peak_bytes(loop.layout.device) as peak:
             metagradient(*arguments, **settings)
-        short = inner_loop(inner_loss, params, meta, steps=num_steps, **shared)
+        trial_loop = inner_loop(inner_loss, params, meta, steps=num_steps, **short)
         wall_s = metagradient(*arguments, **settings).stats.wall_s
-        return wall_s, peak.num_bytes - chosen.plan(short).state_bytes
+        return wall_s, peak.num_bytes - chosen.plan(trial_loop).state_bytes
 
     one_s, one_bytes = trial(1)
     few_s, few_bytes = trial(_TRIAL_STEPS)
@@ -121,12 +130,22 @@ def estimate(
     )
 
 
-def _constant(optimizer: Optimizer, steps: int) -> Optimizer:
-    """`optimizer` with each schedule of its hyper-parameters replaced by its mean."""
+def _constant(setting: HyperSetting, steps: int) -> HyperSetting:
+    """`setting` with each schedule that is a tensor replaced by its mean."""
+    return mapped(
+        setting,
+        lambda value: (
+            value.mean() if isinstance(value, Tensor) and value.shape == (steps,) else value
+        ),
+    )
+
+
+def _constant_optimizer(optimizer: Optimizer, steps: int) -> Optimizer:
+    """`optimizer` with schedules that fit a run of any length."""
     schedules = {
-        name: value.mean()
-        for name, value in optimizer.hyper.items()
-        if isinstance(value, Tensor) and value.shape == (steps,)
+        name: _constant(setting, steps)
+        for name, setting in optimizer.hyper.items()
+        if isinstance(setting, Tensor | Mapping)
     }
     return dataclasses.replace(optimizer, **schedules) if schedules else optimizer  # type: ignore[type-var]
 

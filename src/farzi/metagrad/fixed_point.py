@@ -21,7 +21,16 @@ from torch import Tensor
 from farzi.errors import NonFiniteError, SaturationError
 from farzi.metagrad.flat import Layout
 
-__all__ = ["BitStack", "Decay", "Fixed", "coarsened", "quantised", "refined", "rounded"]
+__all__ = [
+    "BitStack",
+    "Decay",
+    "Fixed",
+    "GroupedDecay",
+    "coarsened",
+    "quantised",
+    "refined",
+    "rounded",
+]
 
 _SPLIT = 31
 _LOW = (1 << _SPLIT) - 1
@@ -99,6 +108,54 @@ class Decay:
         ambiguous = rest < self.numerator
         lower = bits.pop(int(ambiguous.sum()), y.device)
         return x.sub_(torch.zeros_like(x).masked_scatter_(ambiguous, lower.to(x.dtype)))
+
+
+@dataclass(frozen=True)
+class GroupedDecay:
+    """Decays that differ between the groups of a vector, with the methods of one `Decay`.
+
+    Args:
+        decays: of each group; None where nothing is taken away.
+        sizes: elements of each group.
+    """
+
+    decays: tuple[Decay | None, ...]
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, rates: tuple[float, ...], sizes: tuple[int, ...]) -> Decay | GroupedDecay | None:
+        """The decay for these rates: one where they are the same, None where all are 0."""
+        if len(set(rates)) == 1:
+            return Decay.of(rates[0])
+        return cls(tuple(map(Decay.of, rates)), sizes)
+
+    @property
+    def rate(self) -> float:
+        """The least fraction that is taken away of any group."""
+        return min(0.0 if decay is None else decay.rate for decay in self.decays)
+
+    @property
+    def range_bits(self) -> int:
+        """The least of the groups' own."""
+        return min(decay.range_bits for decay in self.decays if decay is not None)
+
+    def apply(self, x: Tensor) -> Tensor:
+        """`Decay.apply` of each group."""
+        parts = zip(x.split_with_sizes(list(self.sizes)), self.decays, strict=True)
+        return torch.cat([part if decay is None else decay.apply(part) for part, decay in parts])
+
+    def apply_keeping(self, x: Tensor, bits: BitStack) -> Tensor:
+        """`Decay.apply_keeping` of each group, the first first."""
+        parts = zip(x.split_with_sizes(list(self.sizes)), self.decays, strict=True)
+        return torch.cat(
+            [part if decay is None else decay.apply_keeping(part, bits) for part, decay in parts]
+        )
+
+    def undo(self, y: Tensor, bits: BitStack) -> Tensor:
+        """The x whose `apply_keeping` gave `y`: its bits are taken off in reverse order."""
+        parts = list(zip(y.split_with_sizes(list(self.sizes)), self.decays, strict=True))
+        undone = [part if decay is None else decay.undo(part, bits) for part, decay in parts[::-1]]
+        return torch.cat(undone[::-1])
 
 
 class BitStack:

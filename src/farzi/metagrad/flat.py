@@ -7,8 +7,10 @@ gradients, cotangents) as one contiguous vector, and hands the losses views into
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -39,17 +41,27 @@ def check_tensors(
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each named tensor lies in the flat vector."""
+    """Where each named tensor lies in the flat vector.
+
+    Attributes:
+        names: in the order of the vector: groups of tensors lie together.
+        given: the same names in the order in which the tensors were given.
+        counts: number of tensors in each group.
+    """
 
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
     sizes: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    given: tuple[str, ...]
+    counts: tuple[int, ...]
 
     @classmethod
-    def of(cls, params: Mapping[str, Tensor]) -> Layout:
-        """The layout of `params`, in their order; `ValueError` where they cannot share a vector."""
+    def of(
+        cls, params: Mapping[str, Tensor], groups: Mapping[str, Hashable] | None = None
+    ) -> Layout:
+        """The layout of `params`, group by group; `ValueError` where they cannot share a vector."""
         if not params:
             raise ValueError("`params` must hold at least one tensor, got none.")
         check_tensors(params, "params")
@@ -59,13 +71,40 @@ class Layout:
                 raise ValueError(
                     f"`params[{name!r}]` must be {first.dtype} like the others, got {tensor.dtype}."
                 )
+        members: dict[Hashable, list[str]] = {}
+        for name in params:
+            members.setdefault(groups[name] if groups else None, []).append(name)
+        names = tuple(name for group in members.values() for name in group)
         return cls(
-            names=tuple(params),
-            shapes=tuple(tensor.shape for tensor in params.values()),
-            sizes=tuple(tensor.numel() for tensor in params.values()),
+            names=names,
+            shapes=tuple(params[name].shape for name in names),
+            sizes=tuple(params[name].numel() for name in names),
             dtype=first.dtype,
             device=first.device,
+            given=tuple(params),
+            counts=tuple(map(len, members.values())),
         )
+
+    @cached_property
+    def groups(self) -> tuple[Layout, ...]:
+        """The layout of each group's part of the vector."""
+        ends = tuple(itertools.accumulate(self.counts, initial=0))
+        return tuple(
+            replace(
+                self,
+                names=self.names[a:b],
+                shapes=self.shapes[a:b],
+                sizes=self.sizes[a:b],
+                given=self.names[a:b],
+                counts=(b - a,),
+            )
+            for a, b in itertools.pairwise(ends)
+        )
+
+    @cached_property
+    def group_sizes(self) -> list[int]:
+        """Elements of each group."""
+        return [group.numel for group in self.groups]
 
     @property
     def numel(self) -> int:
@@ -112,8 +151,9 @@ class Layout:
         ]
 
     def named(self, parts: Sequence[Tensor]) -> dict[str, Tensor]:
-        """`parts` by name."""
-        return dict(zip(self.names, parts, strict=True))
+        """`parts` by name, in the order given."""
+        by_name = dict(zip(self.names, parts, strict=True))
+        return by_name if self.given == self.names else {k: by_name[k] for k in self.given}
 
     def unflatten(self, flat: Tensor) -> dict[str, Tensor]:
         """Views of `flat` by name."""

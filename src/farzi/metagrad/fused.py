@@ -13,7 +13,7 @@ from torch import Tensor
 
 from farzi.native import kernels_for
 
-__all__ = ["adam_moments", "adam_pull_back", "adam_update", "paper_pull_back"]
+__all__ = ["adam_moments", "adam_pull_back", "adam_update"]
 
 
 def _decayed_gradient(grad: Tensor, param: Tensor, weight_decay: float) -> Tensor:
@@ -187,30 +187,3 @@ def _hyper_cotangents(
         [0, 0, 0, 0, 0, 0, 0, 0, -lr if decoupled else 1],
     ]
     return torch.tensor(weights, dtype=torch.float64, device=sums.device) @ sums
-
-
-def paper_pull_back(
-    param: Tensor,
-    accumulators: Sequence[Tensor],
-    after: Sequence[Tensor] | None,
-    grad: Tensor,
-    hyper: Mapping[str, float],
-    step: int,
-    d_param: Tensor,
-    d_accumulators: Sequence[Tensor],
-) -> tuple[Tensor, Tensor, tuple[Tensor, ...], None]:
-    """The published rule for Adam (Algorithm 1, line 13): right for one step, not afterwards.
-
-    It has no cotangent of v; its part is folded into that of m, as if v_t were a function of m_t.
-    """
-    lr, b1, b2, decay = hyper["lr"], hyper["b1"], hyper["b2"], hyper["weight_decay"]
-    c1, c2 = 1 - b1**step, 1 - b2**step
-    h = _decayed_gradient(grad, param, decay)
-    m, v = adam_moments(h, accumulators, hyper) if after is None else after
-    root = (v + c2 * hyper["eps_root"]).sqrt_()
-    r = root + hyper["eps"] * c2**0.5
-    folded = (1 - b2) / (1 - b1) * m * h / (root * r.square()) - 1 / r
-    dm = d_accumulators[0] + lr * c2**0.5 / c1 * folded * d_param
-    u = (1 - b1) * dm
-    d_before = torch.add(d_param, u, alpha=decay) if decay else d_param
-    return u, d_before, (dm.mul_(b1), d_accumulators[1]), None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import random
 import sys
@@ -105,8 +106,8 @@ def _mixed(seed: int, step: int) -> int:
 
 
 @contextlib.contextmanager
-def seeded(seed: int | None, step: int, device: torch.device) -> Iterator[None]:
-    """Run with torch's generators seeded from (seed, step), and put them back afterwards."""
+def seeded(seed: int | None, place: tuple[int, ...], device: torch.device) -> Iterator[None]:
+    """Run with torch's generators seeded from `seed` and the place; put them back afterwards."""
     if seed is None:
         yield
         return
@@ -114,7 +115,7 @@ def seeded(seed: int | None, step: int, device: torch.device) -> Iterator[None]:
     states = [generator.get_state() for generator in generators]
     try:
         for generator in generators:
-            generator.manual_seed(_mixed(seed, step))
+            generator.manual_seed(functools.reduce(_mixed, place, seed))
         yield
     finally:
         for generator, state in zip(generators, states, strict=True):
@@ -299,25 +300,27 @@ class LossLog:
 
     def __init__(self, first_step: int) -> None:
         self._first_step = first_step
-        self._values: dict[int, float] = {}
+        self._values: dict[tuple[int, int], float] = {}
         self._paths_differ = False
 
-    def record(self, i: int, loss: Tensor) -> None:
-        """Note step i's loss, or compare it with what was noted."""
+    def record(self, i: int, loss: Tensor, part: int = 0) -> None:
+        """Note the loss of step i (of a part of it), or compare it with what was noted."""
         value = loss.item()
         step = self._first_step + i
         if not math.isfinite(value):
             raise NonFiniteError(f"the inner loss is {value} at step {step}.", step=step)
-        if self._values.setdefault(i, value) != value:
+        noted = self._values.setdefault((i, part), value)
+        if noted != value:
             raise NonDeterministicError(
-                f"the inner loss of step {step} was {self._values[i]!r} and is {value!r} for the "
+                f"the inner loss of step {step} was {noted!r} and is {value!r} for the "
                 "same inputs; make what it draws or reads a function of `step`.",
                 step=step,
             )
 
-    def agrees(self, i: int, loss: Tensor) -> bool:
+    def agrees(self, i: int, loss: Tensor, part: int = 0) -> bool:
         """Whether step i's loss, evaluated on the way back, is what was noted."""
-        if self._paths_differ or i not in self._values or self._values[i] == loss.item():
+        noted = self._values.get((i, part))
+        if self._paths_differ or noted is None or noted == loss.item():
             return True
         self._paths_differ = True
         return False

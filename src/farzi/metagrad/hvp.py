@@ -14,7 +14,7 @@ from torch import Tensor
 from farzi.metagrad.compiled import Program
 from farzi.metagrad.deferred import ThinProducts
 from farzi.metagrad.guards import NO_SECOND_DERIVATIVE, all_finite, not_finite, translated
-from farzi.metagrad.inner_loop import InnerLoop, Tensors
+from farzi.metagrad.inner_loop import InnerLoop, Tensors, gradient
 from farzi.metagrad.memo import Memo, linearising
 
 __all__ = ["Linearised", "MetaGradients", "linearise"]
@@ -69,19 +69,19 @@ class MetaGradients:
 
     def add(self, gradients: Mapping[str, Tensor | None]) -> None:
         """Add what one step (or the outer loss) contributes."""
-        for name, gradient in gradients.items():
-            if gradient is None:
+        for name, more in gradients.items():
+            if more is None:
                 continue
             buffer = self._buffers.get(name)
             if buffer is None:
-                self._buffers[name] = gradient.detach().clone(memory_format=torch.contiguous_format)
+                self._buffers[name] = more.detach().clone(memory_format=torch.contiguous_format)
             else:
-                buffer.add_(gradient)
+                buffer.add_(more)
 
     def check(self, what: str, step: int) -> None:
         """Raise `NonFiniteError` unless the gradients so far are finite."""
-        for name, gradient in self.total().items():
-            if not all_finite(gradient):
+        for name, total in self.total().items():
+            if not all_finite(total):
                 raise not_finite(what, NO_SECOND_DERIVATIVE, step=step, tensor=name)
 
     def total(self) -> Tensors:
@@ -95,6 +95,10 @@ class MetaGradients:
             else torch.zeros((*axis, *x.shape), dtype=x.dtype, device=x.device)
             for name, x in self._meta.items()
         }
+
+    def so_far(self) -> dict[str, Tensor | None]:
+        """What was added; None for what was never used."""
+        return {name: self._buffers.get(name) for name in self._meta}
 
     @property
     def num_bytes(self) -> int:
@@ -138,12 +142,14 @@ class _Compiled:
     _program: Program
     _param: Tensor
     _i: int
+    _part: int
     _meta: Tensors
 
     def pull(self, u: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
         loop = self._loop
+        inputs = loop.inputs(self._i, self._part)
         with translated(loop.first_step + self._i):
-            curved, mixed = self._program.products(self._param, self._meta, loop.inputs(self._i), u)
+            curved, mixed = self._program.products(self._param, self._meta, inputs, u)
         return curved, dict(mixed)
 
 
@@ -179,6 +185,31 @@ class _Graph:
         return layout.join(products[:num_params]), mixed
 
 
+@dataclass(frozen=True)
+class _Accumulated:
+    """A linearisation of several micro-batches: the graph of one at a time is there."""
+
+    loss: Tensor
+    grad: Tensor
+    _loop: InnerLoop
+    _param: Tensor
+    _i: int
+    _gradients: MetaGradients
+
+    def pull(self, u: Tensor) -> tuple[Tensor, dict[str, Tensor | None]]:
+        share = u / self._loop.micro_batches
+        curved = torch.zeros_like(u)
+        mixed = MetaGradients(self._loop.meta, self._loop.num_starts)
+        for part in range(self._loop.micro_batches):
+            linearised = _linearise_part(
+                self._loop, self._param, self._i, part, self._gradients, known=None
+            )
+            more, to_meta = linearised.pull(share)
+            curved += more
+            mixed.add(to_meta)
+        return curved, mixed.so_far()
+
+
 def linearise(
     loop: InnerLoop,
     param: Tensor,
@@ -191,18 +222,33 @@ def linearise(
     `known` is the gradient's value and what else its first evaluation noted; neither is then
     computed again.
     """
+    if loop.micro_batches == 1:
+        return _linearise_part(loop, param, i, 0, meta, known)
+    grad = gradient(loop, param, i, record=False) if known is None else known[0]
+    return _Accumulated(param.new_full((), torch.nan), grad, loop, param, i, meta)
+
+
+def _linearise_part(
+    loop: InnerLoop,
+    param: Tensor,
+    i: int,
+    part: int,
+    meta: MetaGradients,
+    known: tuple[Tensor, Memo] | None,
+) -> Linearised:
+    """`linearise`, of one micro-batch."""
     layout = loop.layout
     program = loop.program
     if program is not None:
-        return _linearise_compiled(loop, program, param, i, meta, known)
+        return _linearise_compiled(loop, program, param, i, part, meta, known)
     replaying = contextlib.nullcontext() if known is None else known[1].replaying()
     with torch.enable_grad():
         leaves = [view.detach().requires_grad_() for view in layout.split(param)]
         meta_leaves = meta.leaves()
         with replaying:
-            loss = loop.loss(layout.named(leaves), meta_leaves, i, meta.thin)
-        if not loop.log.agrees(i, loss):
-            _confirm(loop, param, i)
+            loss = loop.loss(layout.named(leaves), meta_leaves, i, meta.thin, part)
+        if not loop.log.agrees(i, loss, part):
+            _confirm(loop, param, i, part)
         parts: tuple[Tensor | None, ...] = (None,) * len(leaves)
         if loss.requires_grad:
             with translated(loop.first_step + i), linearising(known=known is not None):
@@ -217,20 +263,22 @@ def _linearise_compiled(
     program: Program,
     param: Tensor,
     i: int,
+    part: int,
     meta: MetaGradients,
     known: tuple[Tensor, Memo] | None,
 ) -> Linearised:
     shared = {name: x.detach() for name, x in meta.leaves().items()}
     if known is None:
-        grad, loss = program.gradient(param, loop.meta, loop.inputs(i))
-        if not loop.log.agrees(i, loss):
-            loop.log.record(i, loss)  # the same function on the same values: it raises
+        grad, loss = program.gradient(param, loop.meta, loop.inputs(i, part))
+        if not loop.log.agrees(i, loss, part):
+            loop.log.record(i, loss, part)  # the same function on the same values: it raises
     else:
         grad, loss = known[0], param.new_full((), torch.nan)
-    return _Compiled(loss, grad, loop, program, param, i, shared)
+    return _Compiled(loss, grad, loop, program, param, i, part, shared)
 
 
-def _confirm(loop: InnerLoop, param: Tensor, i: int) -> None:
+def _confirm(loop: InnerLoop, param: Tensor, i: int, part: int) -> None:
     """Evaluate step i as the forward run did; a difference then means an impure loss."""
     leaves = [view.detach().requires_grad_() for view in loop.layout.split(param)]
-    loop.log.record(i, loop.loss(loop.layout.named(leaves), loop.meta, i))
+    loss = loop.loss(loop.layout.named(leaves), loop.meta, i, part=part)
+    loop.log.record(i, loss, part)

@@ -20,12 +20,11 @@ from farzi.metagrad.guards import (
     seeded,
     translated,
 )
-from farzi.metagrad.optimizers import Elementwise, Optimizer, WholeUpdate
-from farzi.metagrad.update import (
-    HyperSchedule,
-    State,
-    flatten_state,
-)
+from farzi.metagrad.memo import forgetting
+from farzi.metagrad.optimizers import Elementwise, HyperSetting, Optimizer, WholeUpdate
+from farzi.metagrad.rule import PullBack, UpdateRule
+from farzi.metagrad.schedule import HyperSchedule, grouped_names
+from farzi.metagrad.update import State, flatten_state
 
 __all__ = [
     "InnerLoop",
@@ -37,7 +36,8 @@ __all__ = [
 ]
 
 Tensors: TypeAlias = dict[str, Tensor]
-InnerLoss: TypeAlias = Callable[[Tensors, Tensors, int], Tensor]
+InnerLoss: TypeAlias = Callable[[Tensors, Tensors, int], Tensor] | Callable[..., Tensor]
+"""(params, meta, step) -> scalar; (params, meta, step, part) with `micro_batches` > 1."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,41 @@ class InnerLoop:
     """Everything that decides the trajectory. Steps are counted from 0 within this loop (`i`).
 
     Attributes:
+        rule: how a state and its gradient become the next state.
         begin: the first step to be differentiated.
-        num_starts: length of the leading axis of every parameter, or None for one start.
+        micro_batches: parts of a step, whose gradients are averaged.
     """
 
     inner_loss: InnerLoss
-    optimizer: Optimizer
-    layout: Layout
+    rule: UpdateRule
     meta: Tensors
-    schedule: HyperSchedule
     start: FlatState
     steps: int
     begin: int
-    first_step: int
     seed: int | None
-    num_starts: int | None
+    micro_batches: int
     log: LossLog = field(repr=False)
     copies: OrdinaryCopies = field(repr=False, default_factory=OrdinaryCopies)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The inner optimiser."""
+        return self.rule.optimizer
+
+    @property
+    def layout(self) -> Layout:
+        """Of the flat vectors."""
+        return self.rule.layout
+
+    @property
+    def first_step(self) -> int:
+        """Number of the first step."""
+        return self.rule.first_step
+
+    @property
+    def num_starts(self) -> int | None:
+        """Length of the leading axis of every parameter, or None for one start."""
+        return self.rule.num_starts
 
     @property
     def program(self) -> Program | None:
@@ -70,15 +88,16 @@ class InnerLoop:
             return None
         return self.inner_loss.program(self.layout, self.num_starts, self.meta)
 
-    def inputs(self, i: int) -> Mapping[str, Tensor]:
+    def inputs(self, i: int, part: int = 0) -> Mapping[str, Tensor]:
         """What step i of a compiled loss reads besides."""
         assert isinstance(self.inner_loss, CompiledLoss)
-        inputs = self.inner_loss.inputs(self.first_step + i)
+        inputs = self.inner_loss.inputs(*self._place(i, part))
         return {name: x.clone() if x.is_inference() else x for name, x in inputs.items()}
 
-    def number(self, i: int) -> int:
-        """The optimiser's number of step i, from 1."""
-        return self.first_step + i + 1
+    def _place(self, i: int, part: int) -> tuple[int, ...]:
+        """What the loss is told of where it is: the step, and the part where there are several."""
+        step = self.first_step + i
+        return (step,) if self.micro_batches == 1 else (step, part)
 
     def loss(
         self,
@@ -86,15 +105,16 @@ class InnerLoop:
         meta: Tensors,
         i: int,
         thin: Mapping[str, ThinProducts] | None = None,
+        part: int = 0,
     ) -> Tensor:
-        """The inner loss of step i; its sum over starts where there are several.
+        """The inner loss of step i, or of a part of it; summed over starts where there are several.
 
         Where `meta` has a leading axis of starts, each start reads its own. What reads `meta` by
         `readout` adds its gradient to `thin`.
         """
-        step = self.first_step + i
-        with translated(step):
-            loss = self.copies.around(self._evaluated, params, meta, step, thin)
+        with translated(self.first_step + i):
+            place = self._place(i, part)
+            loss = self.copies.around(self._evaluated, params, meta, place, thin)
         expected = () if self.num_starts is None else (self.num_starts,)
         if not isinstance(loss, Tensor) or loss.shape != expected:
             got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
@@ -105,17 +125,17 @@ class InnerLoop:
         self,
         params: Tensors,
         meta: Tensors,
-        step: int,
+        place: tuple[int, ...],
         thin: Mapping[str, ThinProducts] | None,
     ) -> Any:
         """What the inner loss returns; one value for each start where there are several."""
-        with seeded(self.seed, step, self.layout.device):
+        with seeded(self.seed, place, self.layout.device):
             if self.num_starts is None:
                 with reading(meta, thin):
-                    return self.inner_loss(params, meta, step)
+                    return self.inner_loss(params, meta, *place)
             axes = {name: 0 if meta[name].ndim > self.meta[name].ndim else None for name in meta}
             return torch.vmap(
-                lambda w, x: self.inner_loss(w, x, step),
+                lambda w, x: self.inner_loss(w, x, *place),
                 in_dims=(0, axes),
                 randomness="different",
             )(params, meta)
@@ -126,38 +146,44 @@ def gradient(loop: InnerLoop, param: Tensor, i: int, *, record: bool = True) -> 
 
     With `record`, the loss is noted, or compared with what was noted for the step.
     """
+    if loop.micro_batches == 1:
+        return _gradient_of_part(loop, param, i, 0, record)
+    with forgetting():
+        total = _gradient_of_part(loop, param, i, 0, record)
+        for part in range(1, loop.micro_batches):
+            total += _gradient_of_part(loop, param, i, part, record)
+    return total.div_(loop.micro_batches)
+
+
+def _gradient_of_part(loop: InnerLoop, param: Tensor, i: int, part: int, record: bool) -> Tensor:
+    """The gradient of one micro-batch of step i."""
     layout = loop.layout
     program = loop.program
+    watching = (
+        first_evaluation(param, layout, loop.meta, loop.seed, loop.first_step)
+        if i == 0
+        else contextlib.nullcontext()
+    )
     if program is not None:
-        return _compiled_gradient(loop, program, param, i, record=record)
+        if record:
+            with watching:
+                if i == 0:
+                    loop.loss(layout.unflatten(param), loop.meta, i, part=part)
+        with translated(loop.first_step + i):
+            grad, loss = program.gradient(param, loop.meta, loop.inputs(i, part))
+        if record:
+            loop.log.record(i, loss, part)
+        return grad
     with torch.enable_grad():
         leaves = [view.detach().requires_grad_() for view in layout.split(param)]
-        with (
-            first_evaluation(param, layout, loop.meta, loop.seed, loop.first_step)
-            if i == 0
-            else contextlib.nullcontext()
-        ):
-            loss = loop.loss(layout.named(leaves), loop.meta, i)
+        with watching:
+            loss = loop.loss(layout.named(leaves), loop.meta, i, part=part)
         if record:
-            loop.log.record(i, loss)
+            loop.log.record(i, loss, part)
         if not loss.requires_grad:
             return torch.zeros_like(param)
         with translated(loop.first_step + i):
             return layout.join(torch.autograd.grad(loss, leaves, allow_unused=True))
-
-
-def _compiled_gradient(
-    loop: InnerLoop, program: Program, param: Tensor, i: int, *, record: bool
-) -> Tensor:
-    """`gradient` by the compiled program; the first step is also evaluated under the watch."""
-    if i == 0 and record:
-        with first_evaluation(param, loop.layout, loop.meta, loop.seed, loop.first_step):
-            loop.loss(loop.layout.unflatten(param), loop.meta, i)
-    with translated(loop.first_step + i):
-        grad, loss = program.gradient(param, loop.meta, loop.inputs(i))
-    if record:
-        loop.log.record(i, loss)
-    return grad
 
 
 def positive_int(value: object, name: str, least: int = 1) -> int:
@@ -179,8 +205,12 @@ def inner_loop(
     first_step: int = 0,
     seed: int | None = None,
     batched: bool = False,
+    clip_norm: HyperSetting | None = None,
+    micro_batches: int = 1,
+    pull_back: PullBack | None = None,
 ) -> InnerLoop:
     """Check the arguments of `metagradient` and `unroll` and put them together."""
+    positive_int(micro_batches, "micro_batches")
     positive_int(steps, "steps")
     positive_int(first_step, "first_step", least=0)
     if window is not None and positive_int(window, "window") > steps:
@@ -194,24 +224,28 @@ def inner_loop(
             )
     if not isinstance(optimizer, Elementwise | WholeUpdate):
         raise ValueError(f"`optimizer` must be an optimiser of farzi.metagrad, got {optimizer!r}.")
-    layout = Layout.of(params)
+    hyper = optimizer.hyper
+    layout = Layout.of(params, grouped_names(hyper, tuple(params)))
     check_tensors(meta, "meta", layout.device)
-    num_starts = _num_starts(params) if batched else None
     return InnerLoop(
         inner_loss=inner_loss,
-        optimizer=optimizer,
-        layout=layout,
+        rule=UpdateRule(
+            optimizer=optimizer,
+            layout=layout,
+            schedule=HyperSchedule(hyper, clip_norm, steps, first_step, layout),
+            first_step=first_step,
+            num_starts=_num_starts(params) if batched else None,
+            own_pull_back=pull_back,
+        ),
         meta={
             name: tensor.clone() if tensor.is_inference() else tensor.detach()
             for name, tensor in meta.items()
         },
-        schedule=HyperSchedule(optimizer.hyper, steps, layout),
         start=FlatState(layout.flatten(params), flatten_state(optimizer, layout, state)),
         steps=steps,
         begin=0 if window is None else steps - window,
-        first_step=first_step,
         seed=seed,
-        num_starts=num_starts,
+        micro_batches=micro_batches,
         log=LossLog(first_step),
     )
 

@@ -16,6 +16,7 @@ from torch import Tensor
 __all__ = [
     "Memo",
     "Pages",
+    "forgetting",
     "gradient_is_known",
     "is_pulled_once",
     "linearising",
@@ -157,6 +158,16 @@ def room_for(num_bytes: int) -> bool:
     """
     memo = _MEMO.get()
     return memo is not None and memo.room_for(num_bytes)
+
+
+@contextlib.contextmanager
+def forgetting() -> Iterator[None]:
+    """Nothing is kept in here: what is computed comes in parts, and goes as it came."""
+    token = _MEMO.set(None)
+    try:
+        yield
+    finally:
+        _MEMO.reset(token)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,8 @@ from farzi.metagrad.guards import (
 )
 from farzi.metagrad.hvp import MetaGradients
 from farzi.metagrad.inner_loop import InnerLoop, InnerLoss, Tensors, inner_loop
-from farzi.metagrad.optimizers import Optimizer
+from farzi.metagrad.optimizers import HyperSetting, Optimizer
+from farzi.metagrad.rule import PullBack
 from farzi.metagrad.trajectory import Arithmetic
 from farzi.metagrad.update import State, unflatten_state
 
@@ -77,17 +78,21 @@ class MetaGradient:
     metrics: Any
     meta_grads: Tensors
     param_grads: Tensors
-    _hyper_grads: Tensors | None
+    _hyper_grads: dict[str, Any] | None
     final_params: Tensors
     final_state: State
     stats: Stats
 
     @property
-    def hyper_grads(self) -> Tensors:
-        """The value's gradient for each hyper-parameter, of the shape given; summed over starts."""
+    def hyper_grads(self) -> dict[str, Any]:
+        """The value's gradient for each hyper-parameter, summed over starts.
+
+        A tensor of the shape given, (steps,) for a function of the step; a dictionary of them with
+        the same keys where the hyper-parameter was given by name of tensors.
+        """
         if self._hyper_grads is None:
             raise ValueError(
-                "`hyper_grads` are not defined by Adam(rule='paper'); use rule='exact'."
+                "`hyper_grads` are not defined by the `pull_back` that was given; leave it out."
             )
         return self._hyper_grads
 
@@ -108,6 +113,9 @@ def metagradient(
     seed: int | None = None,
     has_aux: bool = False,
     batched: bool = False,
+    clip_norm: HyperSetting | None = None,
+    micro_batches: int = 1,
+    pull_back: PullBack | None = None,
 ) -> MetaGradient:
     """Train for `steps` steps on `inner_loss`, then differentiate `outer_loss` through all of it.
 
@@ -121,8 +129,8 @@ def metagradient(
         params: starting weights, float32 or float64, on one device; never changed.
         meta: what the losses read besides the parameters: data, data weights, a learned loss.
         steps: number of inner steps, >= 1.
-        optimizer: the inner optimiser. Its hyper-parameters are floats or tensors of shape () or
-            (steps,).
+        optimizer: the inner optimiser. Its hyper-parameters are floats, tensors of shape () or
+            (steps,), functions of the step, or mappings of these by name of tensors.
         adjoint: how earlier states are had again on the way back; None for `Auto()`.
         window: differentiate the last `window` steps only; None for all.
         state: the optimiser's state to go on from (`final_state`); None for its first.
@@ -132,6 +140,14 @@ def metagradient(
         has_aux: whether `outer_loss` returns metrics besides.
         batched: every tensor of `params` has a leading axis of N starting points; the losses are
             written for one.
+        clip_norm: bound of the norm of all gradients of a step together, before the optimiser sees
+            them, as `torch.nn.utils.clip_grad_norm_`; a float, a tensor of shape () or (steps,), or
+            a function of the step. None does not clip.
+        micro_batches: parts of a step. With more than one, `inner_loss` is called as (params, meta,
+            step, part), and the step's gradient is the mean over parts; the graph of one part at a
+            time is in memory.
+        pull_back: replaces the vector-Jacobian product of the optimiser's step, as
+            `farzi.metagrad.paper_rule.paper_rule` does. None for the exact one.
 
     Returns:
         A `MetaGradient`.
@@ -170,6 +186,9 @@ def metagradient(
         first_step=first_step,
         seed=seed,
         batched=batched,
+        clip_norm=clip_norm,
+        micro_batches=micro_batches,
+        pull_back=pull_back,
     )
     adjoint = Auto() if adjoint is None else adjoint
     outer = partial(_outer, loop, outer_loss, has_aux)
@@ -190,7 +209,7 @@ def metagradient(
         metrics=metrics,
         meta_grads=gradients.total(),
         param_grads=loop.layout.unflatten(back.param),
-        _hyper_grads=None if back.hyper is None else loop.schedule.gradients(back.hyper),
+        _hyper_grads=None if back.hyper is None else loop.rule.schedule.gradients(back.hyper),
         final_params=loop.layout.unflatten(run.final.param),
         final_state=unflatten_state(optimizer, loop.layout, run.final.accumulators),
         stats=Stats(
@@ -238,9 +257,8 @@ def _outer(
         return torch.vmap(outer_loss, randomness="different")(*inputs)
 
     with torch.enable_grad():
-        leaves = layout.named(
-            [view.detach().requires_grad_() for view in layout.split(final.param)]
-        )
+        views = [view.detach().requires_grad_() for view in layout.split(final.param)]
+        leaves = layout.named(views)
         meta = gradients.leaves()
         outcome = loop.copies.around(evaluated, leaves, meta)
         value, metrics = outcome if has_aux else (outcome, None)
@@ -259,8 +277,8 @@ def _outer(
         _check_metrics(metrics, after, end)
         if not total.requires_grad:
             return value.detach(), _detached(metrics), torch.zeros_like(final.param)
-        pulled = torch.autograd.grad(total, [*leaves.values(), *meta.values()], allow_unused=True)
-    for name, gradient in zip([*leaves, *meta], pulled, strict=True):
+        pulled = torch.autograd.grad(total, [*views, *meta.values()], allow_unused=True)
+    for name, gradient in zip([*layout.names, *meta], pulled, strict=True):
         if gradient is not None and not all_finite(gradient):
             raise NonFiniteError(
                 f"the gradient of the outer loss for `{name}` is not finite {after}; {AT_ITS_EDGE}",
@@ -291,13 +309,24 @@ def _check_gradients(loop: InnerLoop, result: MetaGradient) -> None:
     """Raise `NonFiniteError` at the first gradient of the result that is not finite."""
     kinds = {
         "the gradient": {**result.param_grads, **result.meta_grads},
-        "the gradient of the hyper-parameter": result._hyper_grads or {},
+        "the gradient of the hyper-parameter": _named(result._hyper_grads or {}),
     }
     for what, gradients in kinds.items():
         for name, gradient in gradients.items():
             if not all_finite(gradient):
                 step = loop.first_step + loop.begin
                 raise not_finite(what, NO_SECOND_DERIVATIVE, step=step, tensor=name)
+
+
+def _named(hyper_grads: Mapping[str, Any]) -> Tensors:
+    """Gradients of hyper-parameters, those of groups under names of their own."""
+    named = {}
+    for name, gradient in hyper_grads.items():
+        if isinstance(gradient, Tensor):
+            named[name] = gradient
+        else:
+            named |= {f"{name}[{pattern!r}]": of_group for pattern, of_group in gradient.items()}
+    return named
 
 
 def _find_on_the_way_back(loop: InnerLoop, outer: Outer, arithmetic: Arithmetic) -> None:

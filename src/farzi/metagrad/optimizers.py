@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,14 +30,26 @@ __all__ = [
     "AdamW",
     "Elementwise",
     "Hyper",
+    "HyperSetting",
     "HyperValue",
     "Optimizer",
     "RMSprop",
+    "Scheduled",
     "WholeUpdate",
 ]
 
 HyperValue: TypeAlias = float | Tensor
-"""A hyper-parameter as given: a float, or a tensor of shape () or (steps,)."""
+"""A hyper-parameter at one step: a float, or a tensor of shape () where a gradient is wanted."""
+
+Scheduled: TypeAlias = float | Tensor | Callable[[int], float]
+"""A float, a tensor of shape () or (steps,), or a function of the step that losses see."""
+
+HyperSetting: TypeAlias = Scheduled | Mapping[str, Scheduled]
+"""A hyper-parameter as given: for all tensors, or by name.
+
+The keys of a mapping are tensors' names, modules (`"head"` is for `head.weight`), or patterns
+(`"*.bias"`); the first that matches counts, and `"*"` stands for the rest.
+"""
 
 Hyper: TypeAlias = Mapping[str, HyperValue]
 """The hyper-parameters of one step: floats, or tensors of shape () where a gradient is wanted."""
@@ -73,7 +85,7 @@ class Elementwise(Protocol):
     """
 
     @property
-    def hyper(self) -> Mapping[str, HyperValue]:
+    def hyper(self) -> Mapping[str, HyperSetting]:
         """Hyper-parameters by name; `hyper_grads` has the same keys."""
         ...
 
@@ -97,7 +109,7 @@ class WholeUpdate(Protocol):
     """
 
     @property
-    def hyper(self) -> Mapping[str, HyperValue]:
+    def hyper(self) -> Mapping[str, HyperSetting]:
         """Hyper-parameters by name; `hyper_grads` has the same keys."""
         ...
 
@@ -116,12 +128,12 @@ class WholeUpdate(Protocol):
 Optimizer: TypeAlias = Elementwise | WholeUpdate
 
 
-def _hyper(optimizer: object, names: tuple[str, ...]) -> dict[str, HyperValue]:
+def _hyper(optimizer: object, names: tuple[str, ...]) -> dict[str, HyperSetting]:
     return {name: getattr(optimizer, name) for name in names}
 
 
-def _is_zero(value: HyperValue) -> bool:
-    return not isinstance(value, Tensor) and value == 0.0
+def _is_zero(value: HyperSetting) -> bool:
+    return isinstance(value, int | float) and value == 0.0
 
 
 def _with_l2_decay(grad: Tensor, param: Tensor, hyper: Hyper) -> Tensor:
@@ -174,10 +186,9 @@ class Adam:
         eps: added to the root.
         eps_root: added under the root.
         weight_decay: L2 decay, added to the gradient.
-        rule: "exact", or "paper": the published adjoint (Algorithm 1), which is right for one step
-            only. For comparison: `Direct` refuses it and `hyper_grads` raises.
 
-    Every one but `rule` is a float, or a tensor of shape () or (steps,).
+    Every one is a `HyperSetting`: a float, a tensor of shape () or (steps,), a function of the
+    step, or a mapping of these by name of tensors.
 
     Example:
         >>> from farzi.metagrad import Adam
@@ -185,22 +196,17 @@ class Adam:
         0.999
     """
 
-    lr: HyperValue = 1e-3
-    b1: HyperValue = 0.9
-    b2: HyperValue = 0.999
-    eps: HyperValue = 1e-8
-    eps_root: HyperValue = 0.0
-    weight_decay: HyperValue = 0.0
-    rule: Literal["exact", "paper"] = "exact"
+    lr: HyperSetting = 1e-3
+    b1: HyperSetting = 0.9
+    b2: HyperSetting = 0.999
+    eps: HyperSetting = 1e-8
+    eps_root: HyperSetting = 0.0
+    weight_decay: HyperSetting = 0.0
 
     accumulators: ClassVar[tuple[Accumulator, ...]] = _moments(l2_decay=True)
 
-    def __post_init__(self) -> None:
-        if self.rule not in ("exact", "paper"):
-            raise ValueError(f"`rule` must be 'exact' or 'paper', got {self.rule!r}.")
-
     @property
-    def hyper(self) -> dict[str, HyperValue]:
+    def hyper(self) -> dict[str, HyperSetting]:
         """Hyper-parameters by name."""
         return _hyper(self, ("lr", "b1", "b2", "eps", "eps_root", "weight_decay"))
 
@@ -222,7 +228,7 @@ class AdamW:
         eps_root: added under the root.
         weight_decay: a step takes `lr * weight_decay` of the parameter away.
 
-    Every one is a float, or a tensor of shape () or (steps,).
+    Every one is a `HyperSetting`, as in `Adam`.
 
     Example:
         >>> from farzi.metagrad import AdamW
@@ -230,17 +236,17 @@ class AdamW:
         0.05
     """
 
-    lr: HyperValue = 1e-3
-    b1: HyperValue = 0.9
-    b2: HyperValue = 0.999
-    eps: HyperValue = 1e-8
-    eps_root: HyperValue = 0.0
-    weight_decay: HyperValue = 1e-2
+    lr: HyperSetting = 1e-3
+    b1: HyperSetting = 0.9
+    b2: HyperSetting = 0.999
+    eps: HyperSetting = 1e-8
+    eps_root: HyperSetting = 0.0
+    weight_decay: HyperSetting = 1e-2
 
     accumulators: ClassVar[tuple[Accumulator, ...]] = _moments(l2_decay=False)
 
     @property
-    def hyper(self) -> dict[str, HyperValue]:
+    def hyper(self) -> dict[str, HyperSetting]:
         """Hyper-parameters by name."""
         return _hyper(self, ("lr", "b1", "b2", "eps", "eps_root", "weight_decay"))
 
@@ -266,7 +272,7 @@ class SGD:
         weight_decay: L2 decay, added to the gradient.
         nesterov: step along the gradient plus the decayed velocity.
 
-    Every one but `nesterov` is a float, or a tensor of shape () or (steps,).
+    Every one but `nesterov` is a `HyperSetting`, as in `Adam`.
 
     Example:
         >>> from farzi.metagrad import SGD
@@ -274,9 +280,9 @@ class SGD:
         ['velocity']
     """
 
-    lr: HyperValue = 1e-3
-    momentum: HyperValue = 0.0
-    weight_decay: HyperValue = 0.0
+    lr: HyperSetting = 1e-3
+    momentum: HyperSetting = 0.0
+    weight_decay: HyperSetting = 0.0
     nesterov: bool = False
 
     def __post_init__(self) -> None:
@@ -284,7 +290,7 @@ class SGD:
             raise ValueError("`momentum` must be above 0 with `nesterov=True`, got 0.")
 
     @property
-    def hyper(self) -> dict[str, HyperValue]:
+    def hyper(self) -> dict[str, HyperSetting]:
         """Hyper-parameters by name."""
         names = (
             ("lr", "weight_decay")
@@ -329,18 +335,18 @@ class Adagrad:
         weight_decay: L2 decay, added to the gradient.
         initial_accumulator_value: start of the sum of squares; not differentiated.
 
-    The others are floats, or tensors of shape () or (steps,).
+    The others are each a `HyperSetting`, as in `Adam`.
     """
 
-    lr: HyperValue = 1e-2
-    lr_decay: HyperValue = 0.0
-    eps: HyperValue = 1e-10
-    eps_root: HyperValue = 0.0
-    weight_decay: HyperValue = 0.0
+    lr: HyperSetting = 1e-2
+    lr_decay: HyperSetting = 0.0
+    eps: HyperSetting = 1e-10
+    eps_root: HyperSetting = 0.0
+    weight_decay: HyperSetting = 0.0
     initial_accumulator_value: float = 0.0
 
     @property
-    def hyper(self) -> dict[str, HyperValue]:
+    def hyper(self) -> dict[str, HyperSetting]:
         """Hyper-parameters by name."""
         return _hyper(self, ("lr", "lr_decay", "eps", "eps_root", "weight_decay"))
 
@@ -383,18 +389,18 @@ class RMSprop:
         momentum: decay of the velocity, in [0, 1). The float 0 keeps no velocity at all, and
             `hyper_grads` then has no `momentum`.
 
-    Every one is a float, or a tensor of shape () or (steps,).
+    Every one is a `HyperSetting`, as in `Adam`.
     """
 
-    lr: HyperValue = 1e-2
-    alpha: HyperValue = 0.99
-    eps: HyperValue = 1e-8
-    eps_root: HyperValue = 0.0
-    weight_decay: HyperValue = 0.0
-    momentum: HyperValue = 0.0
+    lr: HyperSetting = 1e-2
+    alpha: HyperSetting = 0.99
+    eps: HyperSetting = 1e-8
+    eps_root: HyperSetting = 0.0
+    weight_decay: HyperSetting = 0.0
+    momentum: HyperSetting = 0.0
 
     @property
-    def hyper(self) -> dict[str, HyperValue]:
+    def hyper(self) -> dict[str, HyperSetting]:
         """Hyper-parameters by name."""
         names = ("lr", "alpha", "eps", "eps_root", "weight_decay")
         return _hyper(self, names if _is_zero(self.momentum) else (*names, "momentum"))

@@ -10,6 +10,7 @@ import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ from farzi.errors import NonFiniteError
 from farzi.metagrad.adjoints import Adjoint
 from farzi.metagrad.inner_loop import InnerLoss, Tensors, positive_int
 from farzi.metagrad.metagradient import MetaGradient, OuterLoss, metagradient
-from farzi.metagrad.optimizers import Optimizer
+from farzi.metagrad.optimizers import HyperSetting, Optimizer
+from farzi.metagrad.schedule import mapped
 
 __all__ = ["Agreement", "Smoothness", "agreement", "random_window", "smoothness"]
 
@@ -103,6 +105,8 @@ def smoothness(
     seed: int | None = None,
     adjoint: Adjoint | None = None,
     compare: bool = True,
+    clip_norm: HyperSetting | None = None,
+    micro_batches: int = 1,
 ) -> list[Smoothness]:
     """Whether the meta-gradient predicts the outer loss along it, and whether starts agree.
 
@@ -123,6 +127,8 @@ def smoothness(
         seed: as in `metagradient`.
         adjoint: as in `metagradient`.
         compare: whether to try the changes too.
+        clip_norm: as in `metagradient`.
+        micro_batches: as in `metagradient`.
 
     Returns:
         One `Smoothness` a run: "as asked" first.
@@ -135,6 +141,7 @@ def smoothness(
     if not relative_step > 0:
         raise ValueError(f"`relative_step` must be above 0, got {relative_step}.")
     shared: dict[str, Any] = {"steps": steps, "seed": seed, "adjoint": adjoint}
+    shared |= {"clip_norm": clip_norm, "micro_batches": micro_batches}
     runs: list[tuple[str, Optimizer, int | None]] = [("as asked", optimizer, window)]
     if compare:
         runs += [(change, changed, window) for change, changed in _smoother(optimizer)]
@@ -150,17 +157,23 @@ def smoothness(
 
 def _smoother(optimizer: Optimizer) -> list[tuple[str, Optimizer]]:
     """The optimiser with a larger eps_root, and with half the learning rate."""
-    hyper, changes = optimizer.hyper, []
+    hyper = optimizer.hyper
+    changes: list[tuple[str, dict[str, HyperSetting]]] = []
     if "eps_root" in hyper:
-        given = hyper["eps_root"]
-        least = given if isinstance(given, Tensor) else max(given, 1e-9)
-        changes += [(f"eps_root x{factor}", {"eps_root": least * factor}) for factor in (10, 100)]
+        for factor in (10, 100):
+            larger = mapped(hyper["eps_root"], partial(_larger, factor))
+            changes.append((f"eps_root x{factor}", {"eps_root": larger}))
     if "lr" in hyper:
-        changes.append(("lr / 2", {"lr": hyper["lr"] / 2}))
+        changes.append(("lr / 2", {"lr": mapped(hyper["lr"], lambda rate: rate / 2)}))
     return [
         (change, dataclasses.replace(optimizer, **values))  # type: ignore[type-var]
         for change, values in changes
     ]
+
+
+def _larger(factor: int, eps_root: float | Tensor) -> float | Tensor:
+    """`factor` times an eps_root; a float counts as 1e-9 at least."""
+    return factor * (eps_root if isinstance(eps_root, Tensor) else max(eps_root, 1e-9))
 
 
 def _one(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
@@ -14,6 +14,7 @@ from farzi.metagrad.fixed_point import (
     BitStack,
     Decay,
     Fixed,
+    GroupedDecay,
     coarsened,
     quantised,
     refined,
@@ -24,7 +25,6 @@ from farzi.metagrad.guards import AT_ITS_EDGE, check_finite, overflow
 from farzi.metagrad.hvp import MetaGradients, linearise
 from farzi.metagrad.inner_loop import InnerLoop, gradient
 from farzi.metagrad.optimizers import Elementwise
-from farzi.metagrad.update import advance, decoupled_decay
 
 __all__ = [
     "Arithmetic",
@@ -98,10 +98,7 @@ class FloatTrajectory:
 
     def advance_with(self, state: FlatState, grad: Tensor, i: int) -> FlatState:
         """The state after step i, given its gradient."""
-        loop = self._loop
-        return advance(
-            loop.optimizer, loop.layout, state, grad, loop.schedule.at(i), loop.number(i)
-        )
+        return self._loop.rule.advance(state, grad, i)
 
     def values(self, state: FlatState) -> FlatState:
         """The state itself."""
@@ -166,6 +163,7 @@ class FixedTrajectory:
             )
         self._loop = loop
         self._optimizer = loop.optimizer
+        self._rule = loop.rule
         self._scratch = MetaGradients(loop.meta, loop.num_starts)
         plain = gradient(loop, loop.start.param, 0, record=False)
         self._first = linearise(loop, loop.start.param, 0, self._scratch).grad
@@ -179,27 +177,25 @@ class FixedTrajectory:
         self.builds_graph = not torch.equal(plain, self._first)
         self.start = self._calibrated()
 
-    def _hyper(self, i: int) -> tuple[dict[str, float], int]:
-        return dict(self._loop.schedule.at(i)), self._loop.number(i)
-
-    def _decays(self, i: int) -> tuple[Decay | None, ...]:
+    def _decays(self, i: int) -> tuple[Decay | GroupedDecay | None, ...]:
         """Of the parameter, then of each accumulator."""
-        return tuple(map(Decay.of, _decay_rates(self._optimizer, *self._hyper(i))))
+        sizes = tuple(self._loop.layout.group_sizes)
+        return tuple(GroupedDecay.of(rates, sizes) for rates in self._rule.decay_rates(i))
 
     def _calibrated(self) -> FixedState:
         """The start, with the scales that the first step asks for."""
         loop, layout = self._loop, self._loop.layout
-        hyper, step = self._hyper(0)
+        first = self._rule.prepared(self._first, 0)
         decays = self._decays(0)
         named: dict[str, Tensor] = {}
         accumulators = []
         for accumulator, given, decay in zip(
             self._optimizer.accumulators, loop.start.accumulators, decays[1:], strict=True
         ):
-            increment = accumulator.increment(self._first, loop.start.param, named, hyper, step)
+            increment = self._rule.increment(accumulator, first, loop.start.param, named, 0)
             what = f"the first increment of `{accumulator.name}`"
             check_finite(increment, layout, what, loop.first_step, overflow(layout))
-            named[accumulator.name] = increment + float(accumulator.decay(hyper, step)) * given
+            named[accumulator.name] = increment + self._rule.kept(accumulator, given, 0)
             taken = max(0.0 if decay is None else decay.rate, 1 / loop.steps)
             references = [
                 max(old, new / taken)
@@ -208,7 +204,7 @@ class FixedTrajectory:
                 )
             ]
             accumulators.append(quantised(given, references, layout, _range_bits(decay)))
-        delta = self._optimizer.delta(named, self._first, loop.start.param, hyper, step)
+        delta = self._rule.delta(named, first, loop.start.param, 0)
         check_finite(delta, layout, "the first step", loop.first_step, overflow(layout))
         reach = min(loop.steps, 32)
         references = [
@@ -246,19 +242,19 @@ class FixedTrajectory:
         param: Tensor | None = None,
     ) -> FixedState:
         """The state after step i, given its gradient."""
-        hyper, step = self._hyper(i)
+        grad = self._rule.prepared(grad, i)
         decays = self._decays(i)
         param = state.param.values if param is None else param
         named: dict[str, Tensor] = {}
         accumulators = []
         for index, accumulator in enumerate(self._optimizer.accumulators):
-            increment = accumulator.increment(grad, param, named, hyper, step)
+            increment = self._rule.increment(accumulator, grad, param, named, i)
             after = self._add(
                 state.accumulators[index], increment, decays[1 + index], i, 1 + index, spill
             )
             named[accumulator.name] = after.values
             accumulators.append(after)
-        delta = self._optimizer.delta(named, grad, param, hyper, step)
+        delta = self._rule.delta(named, grad, param, i)
         moved = self._add(state.param, delta.neg(), decays[0], i, 0, spill)
         return FixedState(moved, tuple(accumulators))
 
@@ -266,7 +262,7 @@ class FixedTrajectory:
         self,
         fixed: Fixed,
         increment: Tensor,
-        decay: Decay | None,
+        decay: Decay | GroupedDecay | None,
         i: int,
         index: int,
         spill: Spill | None,
@@ -298,9 +294,8 @@ class FixedTrajectory:
 
     def undo_param(self, state: FixedState, after: Sequence[Tensor], i: int, spill: Spill) -> Fixed:
         """The parameters before step i, from the state after it and its accumulators' values."""
-        hyper, step = self._hyper(i)
         unread = state.param.quantum
-        delta = self._optimizer.delta(self._named(after), unread, unread, hyper, step)
+        delta = self._rule.delta(self._named(after), unread, unread, i)
         return self._subtract(state.param, delta.neg(), self._decays(i)[0], i, 0, spill)
 
     def undo_accumulators(
@@ -313,13 +308,13 @@ class FixedTrajectory:
         spill: Spill,
     ) -> tuple[Fixed, ...]:
         """The accumulators before step i: the last first, since it may have read the others."""
-        hyper, step = self._hyper(i)
+        grad = self._rule.prepared(grad, i)
         decays = self._decays(i)
         named = self._named(after)
         before = list(state.accumulators)
         for index, accumulator in reversed(list(enumerate(self._optimizer.accumulators))):
             del named[accumulator.name]
-            increment = accumulator.increment(grad, param, named, hyper, step)
+            increment = self._rule.increment(accumulator, grad, param, named, i)
             before[index] = self._subtract(
                 before[index], increment, decays[1 + index], i, 1 + index, spill
             )
@@ -332,7 +327,7 @@ class FixedTrajectory:
         self,
         fixed: Fixed,
         increment: Tensor,
-        decay: Decay | None,
+        decay: Decay | GroupedDecay | None,
         i: int,
         index: int,
         spill: Spill,
@@ -347,14 +342,7 @@ class FixedTrajectory:
         return replace(fixed, counts=counts)
 
 
-def _decay_rates(optimizer: Elementwise, hyper: Mapping[str, float], step: int) -> list[float]:
-    """What a step takes away: of the parameter, then of each accumulator."""
-    own = decoupled_decay(optimizer, hyper, step)
-    rates = [1.0 - float(a.decay(hyper, step)) for a in optimizer.accumulators]
-    return [0.0 if own is None else float(own), *rates]
-
-
-def _range_bits(decay: Decay | None) -> int:
+def _range_bits(decay: Decay | GroupedDecay | None) -> int:
     return 60 if decay is None else decay.range_bits
 
 
@@ -388,8 +376,9 @@ def check_reversible(loop: InnerLoop) -> None:
     }
     named = {a.name: probe[a.name] for a in optimizer.accumulators}
     with torch.enable_grad():
+        hyper = loop.rule.schedule.at(0)[0]
         delta = optimizer.delta(
-            named, probe["gradient"], probe["parameter"], loop.schedule.at(0), loop.number(0)
+            named, probe["gradient"], probe["parameter"], hyper, loop.rule.number(0)
         )
         for key in ("gradient", "parameter"):
             reads = torch.autograd.grad(delta, probe[key], allow_unused=True, retain_graph=True)
@@ -402,8 +391,7 @@ def check_reversible(loop: InnerLoop) -> None:
                 )
     whats = ("the parameter", *(f"`{a.name}`" for a in optimizer.accumulators))
     for i in range(loop.steps):
-        rates = _decay_rates(optimizer, loop.schedule.at(i), loop.number(i))
-        for what, rate in zip(whats, rates, strict=True):
+        for what, rate in zip(whats, map(max, loop.rule.decay_rates(i)), strict=True):
             decay = Decay.of(rate)
             if decay is not None and not decay.reversible:
                 raise NotReversibleError(

@@ -10,8 +10,8 @@ from farzi.errors import NonFiniteError
 from farzi.metagrad.blame import check_state, find_first
 from farzi.metagrad.guards import ordinary_modes
 from farzi.metagrad.inner_loop import InnerLoss, Tensors, gradient, inner_loop
-from farzi.metagrad.optimizers import Optimizer
-from farzi.metagrad.update import State, advance, unflatten_state
+from farzi.metagrad.optimizers import HyperSetting, Optimizer
+from farzi.metagrad.update import State, unflatten_state
 
 __all__ = ["unroll"]
 
@@ -27,6 +27,8 @@ def unroll(
     state: State | None = None,
     first_step: int = 0,
     seed: int | None = None,
+    clip_norm: HyperSetting | None = None,
+    micro_batches: int = 1,
 ) -> tuple[Tensors, State]:
     """Train for `steps` steps, with no meta-gradient: the inner loop of `metagradient` alone.
 
@@ -40,6 +42,8 @@ def unroll(
         first_step: number of the first step; `inner_loss` sees first_step .. first_step + steps -
             1.
         seed: seeds torch's generators at each step, so that dropout is repeatable.
+        clip_norm: as in `metagradient`.
+        micro_batches: as in `metagradient`.
 
     Returns:
         Weights and optimiser state after the last step.
@@ -62,14 +66,14 @@ def unroll(
         state=state,
         first_step=first_step,
         seed=seed,
+        clip_norm=clip_norm,
+        micro_batches=micro_batches,
     )
     current = loop.start
     try:
         for i in range(steps):
             grad = gradient(loop, current.param, i)
-            current = advance(
-                optimizer, loop.layout, current, grad, loop.schedule.at(i), loop.number(i)
-            )
+            current = loop.rule.advance(current, grad, i)
         check_state(loop, current, steps - 1)
     except NonFiniteError:
         find_first(loop)

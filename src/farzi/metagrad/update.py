@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from farzi.metagrad.flat import FlatState, Layout
-from farzi.metagrad.fused import adam_pull_back, adam_update, paper_pull_back
+from farzi.metagrad.fused import adam_pull_back, adam_update
 from farzi.metagrad.optimizers import Adam, AdamW, Elementwise, Hyper, HyperValue, Optimizer
 
 __all__ = [
-    "HyperSchedule",
     "Pulled",
     "State",
     "advance",
@@ -22,7 +21,6 @@ __all__ = [
     "init_state",
     "pull_back",
     "state_names",
-    "update",
 ]
 
 State: TypeAlias = dict[str, dict[str, Tensor]]
@@ -156,47 +154,6 @@ def advance(
     )
 
 
-def update(
-    optimizer: Optimizer,
-    params: Mapping[str, Tensor],
-    grads: Mapping[str, Tensor],
-    state: State,
-    step: int,
-) -> tuple[dict[str, Tensor], State]:
-    """One ordinary training step: new parameters and state; nothing is changed in place.
-
-    Args:
-        optimizer: any of `farzi.metagrad`'s, or your own.
-        params: weights by name.
-        grads: gradients, with the keys and shapes of `params`.
-        state: from `init_state` or the step before.
-        step: number of this step, from 1. Hyper-parameters of shape (steps,) are read at `step -
-            1`.
-
-    Example:
-        >>> import torch
-        >>> from farzi.metagrad import SGD, init_state, update
-        >>> params, grads = {"w": torch.ones(2)}, {"w": torch.tensor([1.0, 2.0])}
-        >>> params, state = update(SGD(lr=0.5), params, grads, {}, step=1)
-        >>> params
-        {'w': tensor([0.5000, 0.0000])}
-    """
-    if isinstance(step, bool) or not isinstance(step, int) or step < 1:
-        raise ValueError(f"`step` must be an int >= 1, got {step!r}.")
-    layout = Layout.of(params)
-    layout.check(grads, "grads")
-    hyper = {
-        name: float(value[step - 1] if value.ndim else value)
-        if isinstance(value, Tensor)
-        else float(value)
-        for name, value in optimizer.hyper.items()
-    }
-    flat = FlatState(layout.flatten(params), flatten_state(optimizer, layout, state))
-    with torch.no_grad():
-        after = advance(optimizer, layout, flat, layout.flatten(grads), hyper, step)
-    return layout.unflatten(after.param), unflatten_state(optimizer, layout, after.accumulators)
-
-
 def flatten_state(optimizer: Optimizer, layout: Layout, state: State | None) -> tuple[Tensor, ...]:
     """The accumulators as flat vectors; their initial values where `state` is None."""
     names = state_names(optimizer)
@@ -218,76 +175,6 @@ def unflatten_state(optimizer: Optimizer, layout: Layout, accumulators: Sequence
         name: layout.unflatten(flat)
         for name, flat in zip(state_names(optimizer), accumulators, strict=True)
     }
-
-
-class HyperSchedule:
-    """The hyper-parameters of an unroll: floats forward, leaves and gradients on the way back.
-
-    Args:
-        hyper: floats, or tensors of shape () or (steps,).
-        steps: number of inner steps.
-        layout: gives the device, and the dtype of a float's gradient.
-    """
-
-    def __init__(self, hyper: Mapping[str, HyperValue], steps: int, layout: Layout) -> None:
-        self.names = tuple(hyper)
-        self._given = dict(hyper)
-        self._layout = layout
-        self._rows: dict[str, list[float]] = {}
-        for name, value in hyper.items():
-            if isinstance(value, Tensor):
-                if value.shape not in ((), (steps,)) or not value.is_floating_point():
-                    raise ValueError(
-                        f"`{name}` must be a float tensor of shape () or ({steps},), got "
-                        f"{value.dtype} of shape {tuple(value.shape)}."
-                    )
-                rows = value.detach().double().reshape(-1).tolist()
-            elif isinstance(value, int | float) and not isinstance(value, bool):
-                rows = [float(value)]
-            else:
-                raise ValueError(f"`{name}` must be a float or a tensor, got {value!r}.")
-            if not all(-float("inf") < row < float("inf") for row in rows):
-                raise ValueError(f"`{name}` must be finite, got {value}.")
-            self._rows[name] = rows
-        self._constant = (
-            {name: rows[0] for name, rows in self._rows.items()}
-            if all(len(rows) == 1 for rows in self._rows.values())
-            else None
-        )
-
-    @property
-    def varies(self) -> bool:
-        """Whether any hyper-parameter differs between steps."""
-        return self._constant is None
-
-    def at(self, i: int) -> Mapping[str, float]:
-        """The hyper-parameters of step i (from 0), as floats."""
-        if self._constant is not None:
-            return self._constant
-        return {name: rows[i] if len(rows) > 1 else rows[0] for name, rows in self._rows.items()}
-
-    def leaves(self) -> dict[str, Tensor]:
-        """One float64 leaf for each, of the shape given, to differentiate with respect to."""
-        return {
-            name: torch.tensor(
-                rows if isinstance(given, Tensor) and given.ndim else rows[0],
-                dtype=torch.float64,
-                device=self._layout.device,
-                requires_grad=True,
-            )
-            for (name, rows), given in zip(self._rows.items(), self._given.values(), strict=True)
-        }
-
-    def gradients(self, per_step: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """`per_step` gradients, each (steps,), brought to the shape and dtype given."""
-        gradients = {}
-        for name, given in self._given.items():
-            if isinstance(given, Tensor):
-                total = per_step[name] if given.ndim else per_step[name].sum()
-                gradients[name] = total.to(given.dtype).to(given.device)
-            else:
-                gradients[name] = per_step[name].sum().to(self._layout.dtype)
-        return gradients
 
 
 @dataclass(frozen=True)
@@ -322,8 +209,6 @@ def pull_back(
     """
     state = (before.param, before.accumulators, after)
     cotangents = (d_param, d_accumulators)
-    if isinstance(optimizer, Adam) and optimizer.rule == "paper":
-        return Pulled(*paper_pull_back(*state, grad, hyper, step, *cotangents))
     if type(optimizer) in (Adam, AdamW):
         decoupled = isinstance(optimizer, AdamW)
         return Pulled(*adam_pull_back(*state, grad, hyper, step, *cotangents, decoupled=decoupled))

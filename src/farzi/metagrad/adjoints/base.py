@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
@@ -18,7 +18,8 @@ from farzi.metagrad.guards import (
 )
 from farzi.metagrad.hvp import Linearised, MetaGradients
 from farzi.metagrad.inner_loop import InnerLoop
-from farzi.metagrad.update import Pulled, pull_back
+from farzi.metagrad.schedule import Entry
+from farzi.metagrad.update import Pulled
 
 __all__ = ["Adjoint", "Backward", "Cotangents", "Forward", "Plan", "Report"]
 
@@ -59,11 +60,11 @@ class Plan:
 class Backward:
     """Cotangents at the start of the window.
 
-    `hyper` has one (steps,) vector a name; None where the rule defines none.
+    `hyper` has one (steps,) vector for each hyper-parameter; None where the rule defines none.
     """
 
     param: Tensor
-    hyper: dict[str, Tensor] | None
+    hyper: dict[Entry, Tensor] | None
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,9 @@ class Cotangents:
         )
         self._defines_hyper = True
         self._hyper = torch.zeros(
-            (loop.steps, len(loop.schedule.names)), dtype=torch.float64, device=d_param.device
+            (loop.steps, len(loop.layout.groups), len(loop.rule.schedule.names)),
+            dtype=torch.float64,
+            device=d_param.device,
         )
 
     def step_back(
@@ -132,8 +135,9 @@ class Cotangents:
             linearised: its gradient.
             after: accumulators after it where they were rounded: the step is linearised there.
         """
-        hyper = self._loop.schedule.at(i)
-        pulled = self._pulled(i, before, linearised, after, hyper)
+        pulled = self._loop.rule.pull_back(
+            before, after, linearised.grad, i, self.param, self._accumulators
+        )
         if not all_finite(pulled.grad):
             self._explain(i, before, linearised, after, pulled)
         curved, mixed = linearised.pull(pulled.grad)
@@ -146,27 +150,6 @@ class Cotangents:
         if self._meta.is_watched:
             self._check_param(i)
             self._meta.check("the second derivative of the inner loss", self._loop.first_step + i)
-
-    def _pulled(
-        self,
-        i: int,
-        before: FlatState,
-        linearised: Linearised,
-        after: Sequence[Tensor] | None,
-        hyper: Mapping[str, float],
-    ) -> Pulled:
-        loop = self._loop
-        return pull_back(
-            loop.optimizer,
-            loop.layout,
-            before,
-            after,
-            linearised.grad,
-            hyper,
-            loop.number(i),
-            self.param,
-            self._accumulators,
-        )
 
     def _check_param(self, i: int) -> None:
         """Raise unless the cotangent of the parameters before step i is finite."""
@@ -193,14 +176,18 @@ class Cotangents:
         loop = self._loop
         if i + 1 < loop.steps:
             self._check_param(i + 1)
-        hyper = dict(loop.schedule.at(i))
         advice = f"it overflows {loop.layout.dtype}: lower the learning rate, or use float64."
-        if "eps_root" in hyper:
-            more = {**hyper, "eps_root": max(1e-6, 100 * hyper["eps_root"])}
-            if all_finite(self._pulled(i, before, linearised, after, more).grad):
+        given = [dict(of_group) for of_group in loop.rule.schedule.at(i)]
+        if "eps_root" in given[0]:
+            root = min(of_group["eps_root"] for of_group in given)
+            larger = [{**of_group, "eps_root": max(1e-6, 100 * root)} for of_group in given]
+            again = loop.rule.pull_back(
+                before, after, linearised.grad, i, self.param, self._accumulators, larger
+            )
+            if all_finite(again.grad):
                 advice = (
                     "the root of its second moment has no finite derivative at or next to 0: "
-                    f"raise eps_root (now {hyper['eps_root']:g}), for instance to 1e-8."
+                    f"raise eps_root (now {root:g}), for instance to 1e-8."
                 )
         at = int((~torch.isfinite(pulled.grad)).nonzero()[0])
         name = type(loop.optimizer).__name__
@@ -216,5 +203,5 @@ class Cotangents:
         self._check_param(self._loop.begin)
         per_step = None
         if self._defines_hyper:
-            per_step = dict(zip(self._loop.schedule.names, self._hyper.unbind(1), strict=True))
+            per_step = self._loop.rule.schedule.by_entry(self._hyper)
         return Backward(self.param, per_step)

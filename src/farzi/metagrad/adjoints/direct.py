@@ -14,9 +14,8 @@ from farzi.metagrad.flat import FlatState
 from farzi.metagrad.guards import translated
 from farzi.metagrad.hvp import MetaGradients
 from farzi.metagrad.inner_loop import InnerLoop, gradient
-from farzi.metagrad.optimizers import Adam
 from farzi.metagrad.trajectory import Arithmetic, trajectory
-from farzi.metagrad.update import advance_flat, straight_through
+from farzi.metagrad.update import straight_through
 
 __all__ = ["Direct"]
 
@@ -46,9 +45,9 @@ class Direct:
 
     def forward(self, loop: InnerLoop, report: Report) -> Forward:
         """Run the inner loop under autograd."""
-        if isinstance(loop.optimizer, Adam) and loop.optimizer.rule == "paper":
+        if loop.rule.own_pull_back is not None:
             raise ValueError(
-                "`adjoint` must not be Direct() with Adam(rule='paper'): it has one rule."
+                "`adjoint` must not be Direct() with a `pull_back` of its own: autograd has one."
             )
         path = trajectory(loop, self.arithmetic)
         state = path.start
@@ -57,27 +56,24 @@ class Direct:
         report.forward_steps = loop.steps
         own = MetaGradients(loop.meta, loop.num_starts)
         meta = own.leaves()
-        leaves = loop.schedule.leaves()
+        leaves = loop.rule.schedule.leaves()
         values = path.values(state)
         begin = values.param.detach().clone().requires_grad_()
         with torch.enable_grad():
             param, accumulators = begin, values.accumulators
             for i in range(loop.begin, loop.steps):
                 grad = _differentiable_gradient(loop, param, meta, i, own.thin)
-                hyper = {name: leaf[i] if leaf.ndim else leaf for name, leaf in leaves.items()}
                 rounded = None
                 if path.rounds:
                     with torch.no_grad():
                         state = path.advance_with(state, grad.detach(), i)
                         rounded = path.values(state)
-                param, accumulators = advance_flat(
-                    loop.optimizer,
-                    loop.layout,
+                param, accumulators = loop.rule.differentiable(
+                    leaves,
                     param,
                     accumulators,
                     grad,
-                    hyper,
-                    loop.number(i),
+                    i,
                     None if rounded is None else rounded.accumulators,
                 )
                 if rounded is not None:
@@ -95,11 +91,11 @@ class Direct:
             own.add(dict(zip(meta, pulled[1 : 1 + len(meta)], strict=True)))
             gradients.add(own.total())
             per_step = {}
-            for (name, leaf), d_hyper in zip(leaves.items(), pulled[1 + len(meta) :], strict=True):
+            for (entry, leaf), d_hyper in zip(leaves.items(), pulled[1 + len(meta) :], strict=True):
                 zeros = torch.zeros(loop.steps, dtype=torch.float64, device=begin.device)
                 if d_hyper is not None:
                     zeros[: max(leaf.numel(), 1)] += d_hyper
-                per_step[name] = zeros
+                per_step[entry] = zeros
             return Backward(d_begin, per_step)
 
         final = FlatState(param.detach(), tuple(a.detach() for a in accumulators))
@@ -118,10 +114,15 @@ def _differentiable_gradient(
     if i == 0:
         gradient(loop, param.detach(), i)
     views = layout.split(param)
-    loss = loop.loss(layout.named(views), meta, i, thin)
-    loop.log.record(i, loss)
-    if not loss.requires_grad:
-        return torch.zeros_like(param)
-    with translated(loop.first_step + i):
-        parts = torch.autograd.grad(loss, views, create_graph=True, allow_unused=True)
-    return layout.join(parts)
+    total = None
+    for part in range(loop.micro_batches):
+        loss = loop.loss(layout.named(views), meta, i, thin, part)
+        loop.log.record(i, loss, part)
+        grad = torch.zeros_like(param)
+        if loss.requires_grad:
+            with translated(loop.first_step + i):
+                parts = torch.autograd.grad(loss, views, create_graph=True, allow_unused=True)
+            grad = layout.join(parts)
+        total = grad if total is None else total + grad
+    assert total is not None
+    return total if loop.micro_batches == 1 else total / loop.micro_batches

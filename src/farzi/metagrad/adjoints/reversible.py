@@ -13,7 +13,7 @@ from farzi.metagrad.hvp import MetaGradients, linearise
 from farzi.metagrad.inner_loop import InnerLoop
 from farzi.metagrad.optimizers import Elementwise
 from farzi.metagrad.trajectory import FixedState, FixedTrajectory, Spill, check_reversible
-from farzi.metagrad.update import decoupled_decay, state_names
+from farzi.metagrad.update import state_names
 
 __all__ = ["Reversible"]
 
@@ -39,15 +39,11 @@ class Reversible:
 
     def plan(self, loop: InnerLoop) -> Plan:
         """Two states of int64, and the bits that decays are expected to lose."""
-        optimizer = loop.optimizer
         vectors = 1 + len(loop.start.accumulators)
         bits = 0.0
-        if isinstance(optimizer, Elementwise):
+        if isinstance(loop.optimizer, Elementwise):
             for i in range(loop.begin, loop.steps):
-                hyper, step = loop.schedule.at(i), loop.number(i)
-                own = decoupled_decay(optimizer, hyper, step)
-                bits += 0.0 if own is None else 2 * float(own)
-                bits += sum(2 * (1 - float(a.decay(hyper, step))) for a in optimizer.accumulators)
+                bits += sum(2 * max(rates) for rates in loop.rule.decay_rates(i))
         numel = loop.layout.numel
         return Plan(2 * 8 * vectors * numel + round(numel * bits / 8))
 

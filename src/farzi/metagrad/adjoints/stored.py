@@ -14,7 +14,6 @@ from farzi.metagrad.hvp import Linearised, MetaGradients, linearise
 from farzi.metagrad.inner_loop import InnerLoop, gradient, positive_int
 from farzi.metagrad.memo import Memo, Pages
 from farzi.metagrad.trajectory import Arithmetic, trajectory
-from farzi.metagrad.update import advance
 
 __all__ = ["Stored"]
 
@@ -32,6 +31,7 @@ class Stored:
         arithmetic: "fixed" follows the fixed-point trajectory of `Reversible`.
         graphs: keep every gradient's graph as well, so that the way back evaluates no loss again.
             Fastest for losses whose operations are plain torch, where there is memory for it.
+            Without effect on a step of several micro-batches.
         spare_bytes: short runs keep more while it fits in here: what a loss asks for by
             `farzi.metagrad.memo.room_for`, such as the activations of a student's kernels.
 
@@ -58,7 +58,7 @@ class Stored:
     def plan(self, loop: InnerLoop) -> Plan:
         """Bytes of all gradients, of the states held beside them, and of what the loss keeps."""
         length = loop.steps - loop.begin
-        if self.graphs:
+        if self.graphs and loop.micro_batches == 1:
             return Plan(length * (loop.start.num_bytes + _graph_bytes(loop)))
         stretch = math.isqrt(length)
         num_states = math.ceil(length / stretch) + stretch
@@ -73,7 +73,7 @@ class Stored:
 
     def forward(self, loop: InnerLoop, report: Report) -> Forward:
         """Run the inner loop and keep its gradients."""
-        if self.graphs:
+        if self.graphs and loop.micro_batches == 1:
             return _forward_with_graphs(loop, report)
         path = trajectory(loop, self.arithmetic)
         stretch = math.isqrt(loop.steps - loop.begin)
@@ -132,9 +132,7 @@ def _forward_with_graphs(loop: InnerLoop, report: Report) -> Forward:
             loop.log.record(i, linearised.loss)
             kept.append((state, linearised))
             grad = linearised.grad
-        state = advance(
-            loop.optimizer, loop.layout, state, grad, loop.schedule.at(i), loop.number(i)
-        )
+        state = loop.rule.advance(state, grad, i)
     report.forward_steps = loop.steps
     report.state_bytes = len(kept) * loop.start.num_bytes
 
