@@ -34,9 +34,13 @@ def compare(
     grid_lr: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
     grid_dropout: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
     grid_smoothing: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
-    full_batch: int = 64,
+    grid_decay: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
+    full_batch: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
+    tune_seconds: float | None = None,
+    max_steps: int | None = None,
     max_epochs: int | None = None,
     report: Annotated[bool, Parameter(negative="--no-report")] = True,
+    fresh: bool = False,
     reading: Reading = DEFAULT_READING,
     seed: Seed = 0,
     device: Device = "auto",
@@ -44,8 +48,10 @@ def compare(
 ) -> None:
     """Compare an artifact with full data and with samples of it.
 
-    Every row is tuned over the same grid on validation; then fresh students from other seeds are
-    scored on test, once. Rows with soft labels have them from the run's own teacher.
+    Every row is tuned on validation over the same step sizes, weight decays, dropout rates and
+    label smoothing, one after another; then fresh students from other seeds are scored on test,
+    once. Rows with soft labels have them from the run's own teachers. Finished runs are kept in the
+    run's folder: a comparison that was cut off goes on with them.
 
     Args:
         run_or_source: a run or an artifact; OUT of `farzi distill --split-seed 0 1 2` stands for
@@ -55,12 +61,15 @@ def compare(
         splits: how many splits to use; all artifacts without it.
         seeds: fresh students a row and split.
         rows: which rows; all without it.
-        grid_lr: step sizes that every row is tuned over.
+        grid_lr: step sizes that every row is tuned over; the search begins with the first of each.
         grid_dropout: dropout rates that every row is tuned over.
-        grid_smoothing: label smoothing: the first goes with the grid, its best setting tries the
-            others.
-        full_batch: sequences a step of the full row.
-        max_epochs: cap of the full row.
+        grid_smoothing: shares of label smoothing that every row is tuned over.
+        grid_decay: weight decays that every row is tuned over.
+        full_batch: sequences a step that the rows of all training data are tuned over.
+        tune_seconds: seconds of training that tuning one row on one split may take.
+        max_steps: most steps of a small row; one that it cuts off is no result.
+        max_epochs: most epochs of a row of all training data, likewise.
+        fresh: make every run again, those that are kept too.
         report: write the run's report; --no-report leaves it out.
 
     Example:
@@ -70,6 +79,7 @@ def compare(
     from farzi.artifact import locate_artifact, read_artifact
     from farzi.experiments.compare import CompareSettings
     from farzi.experiments.compare import compare as run_comparison
+    from farzi.experiments.store import Store
     from farzi.experiments.tables import notes, terminal
     from farzi.provenance import is_home, is_run, read_again, remembered_by, split_folders
 
@@ -96,13 +106,23 @@ def compare(
         "seeds": seeds,
         "seed": seed,
         "rows": rows,
-        "full_batch": full_batch,
+        "tune_seconds": tune_seconds,
     }
-    values |= {"lrs": grid_lr} if grid_lr else {}
-    values |= {"dropouts": grid_dropout} if grid_dropout else {}
-    values |= {"smoothings": grid_smoothing} if grid_smoothing else {}
-    values |= {"max_epochs": max_epochs} if max_epochs is not None else {}
+    given = {
+        "lrs": grid_lr,
+        "dropouts": grid_dropout,
+        "smoothings": grid_smoothing,
+        "decays": grid_decay,
+        "batches": full_batch,
+        "max_steps": max_steps,
+        "max_epochs": max_epochs,
+    }
+    values |= {name: value for name, value in given.items() if value not in ((), None)}
     settings = CompareSettings(**values)
+    stores = [Store(_kept(folder)) for folder in folders]
+    if fresh:
+        for store in stores:
+            store.clear()
     others = _others(also)
     opened = [
         _split(
@@ -116,7 +136,7 @@ def compare(
         for folder in folders
     ]
     with output.progress("compare", unit="runs") as bar:
-        result = run_comparison(opened, settings, device=chosen, progress=bar)
+        result = run_comparison(opened, settings, device=chosen, stores=stores, progress=bar)
     output.say(result.protocol_line)
     (table,) = terminal(result)
     output.result(result.to_json(), text=table)
@@ -126,6 +146,11 @@ def compare(
     home = Path(run_or_source) if is_run(run_or_source) else artifact[0]
     if report and is_home(home):
         report_at_the_end(home, opened[0].data, output, comparison=result.to_json())
+
+
+def _kept(folder: Path) -> Path | None:
+    """Where a comparison's finished runs are kept: in the run's folder, never in an artifact."""
+    return folder / "compared" if (folder / "settings.json").is_file() else None
 
 
 def _others(also: tuple[str, ...]) -> list[tuple[str, Artifact]]:

@@ -1,79 +1,31 @@
 """Full data, samples of it, and distilled data side by side, over splits and seeds.
 
-Every row is tuned the same way: one seed over the same grid of step sizes and dropout rates, then
-over label smoothing, each run stopped on validation, the best setting kept; then fresh students
-from other seeds, whose test scores are taken once. Whoever gets soft labels gets them from the same
-teachers.
+Every row is tuned the same way: one seed over the same axes (step size, weight decay, dropout,
+label smoothing; rows of all training data their batch size too), one after another, each run
+stopped on validation, the best setting kept; then fresh students from other seeds, whose test
+scores are taken once. Whoever gets soft labels gets them from the same teachers. Finished runs are
+kept, and a comparison that was cut off goes on with them.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 
 import torch
 
 from farzi.errors import SettingsError
+from farzi.experiments.cells import Cells, CompareSettings
 from farzi.experiments.comparison import Comparison, compare_runs
-from farzi.experiments.results import Choice, Run
+from farzi.experiments.results import Run
 from farzi.experiments.rows import ROWS, load_row
-from farzi.experiments.rows.base import Fixed, Row, Sample
+from farzi.experiments.rows.base import Row
 from farzi.experiments.rows.farzi import distilled
 from farzi.experiments.splits import Split, check_one_protocol
-from farzi.experiments.students import Limits, clock_name, fixed_run, scored_run, train_student
+from farzi.experiments.store import Store, source_hash
+from farzi.experiments.students import clock_name
+from farzi.experiments.tuning import most_tries
 
-__all__ = ["ROWS", "CompareSettings", "Split", "compare", "rows_of", "tune"]
-
-
-@dataclass(frozen=True)
-class CompareSettings:
-    """How rows are tuned and scored.
-
-    Args:
-        rows: which rows, of `ROWS`; all that the splits can have when it is empty.
-        seeds: fresh students a row and split; where a row is drawn at random, each from its own
-            draw.
-        lrs: step sizes of the grid.
-        dropouts: dropout rates of the grid.
-        smoothings: label smoothing: the grid has the first, and its best setting tries the others.
-        full_batch: sequences a step of the full row; the others have the artifact's.
-        max_steps: cap of a small row, in steps.
-        max_epochs: cap of the full row, in epochs.
-        patience: looks without improvement after which a run stops; a look is an epoch on full
-            data and 10 steps elsewhere.
-        validation_size: validation sequences that a look reads, at most.
-        seed: of everything drawn.
-    """
-
-    rows: tuple[str, ...] = ()
-    seeds: int = 3
-    lrs: tuple[float, ...] = (0.01, 0.02)
-    dropouts: tuple[float, ...] = (0.0, 0.2)
-    smoothings: tuple[float, ...] = (0.1, 0.0)
-    full_batch: int = 64
-    max_steps: int = 1000
-    max_epochs: int = 80
-    patience: int = 6
-    validation_size: int = 2048
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if unknown := [row for row in self.rows if row not in ROWS]:
-            raise SettingsError(f"--rows: unknown row {unknown[0]!r}; known: {', '.join(ROWS)}.")
-        for flag, count in (("--seeds", self.seeds), ("--full-batch", self.full_batch)):
-            if count < 1:
-                raise SettingsError(f"{flag} must be at least 1, got {count}.")
-
-    @property
-    def limits(self) -> Limits:
-        """When a run is looked at, and when it stops."""
-        return Limits(
-            max_steps=self.max_steps,
-            max_epochs=self.max_epochs,
-            patience=self.patience,
-            validation_size=self.validation_size,
-        )
+__all__ = ["CompareSettings", "Split", "compare", "rows_of"]
 
 
 def compare(
@@ -81,6 +33,7 @@ def compare(
     settings: CompareSettings,
     *,
     device: torch.device | str = "cpu",
+    stores: Sequence[Store] = (),
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Comparison:
     """Train and score every row on every split.
@@ -89,6 +42,8 @@ def compare(
         splits: the splits, one artifact each.
         settings: how.
         device: where to compute.
+        stores: where the runs of each split are kept and taken up again; without it they are not. A
+            run of other code is made again.
         progress: called with (runs done, runs in all, what runs now).
 
     Raises:
@@ -96,22 +51,21 @@ def compare(
     """
     check_one_protocol(splits)
     names = rows_of(splits, settings)
-    tries = len(settings.lrs) * len(settings.dropouts) + len(settings.smoothings) - 1
-    trained = [name for name, row in names.items() if row.trained]
-    total = len(splits) * len(trained) * (tries + settings.seeds)
-    done = 0
-
-    def tick(note: str) -> None:
-        nonlocal done
-        if progress is not None:
-            progress(done, total, note)
-        done += 1
-
+    code = source_hash() if stores else ""
+    parts = sum(_parts(row, splits[0], settings) for row in names.values())
+    report = _Report(progress, len(splits) * parts)
     runs: list[Run] = []
-    for split, (name, row) in itertools.product(splits, names.items()):
-        runs += _runs(split, name, row, settings, device, tick)
-    if progress is not None:
-        progress(total, total, "")
+    kept = stores or [Store() for _ in splits]
+    for split, store in zip(splits, kept, strict=True):
+        cells = Cells(split, settings, store, store, code, device)
+        for name, row in names.items():
+            tell = report.told(f"split {split.seed}, {name}")
+            if row.trained:
+                cells.tuned(name, row, tell)
+                report.finish(most_tries(settings.axes(row, split)))
+            for seed in range(settings.seeds if row.trained else 1):
+                runs.append(cells.scored(name, row, seed, tell)[0])
+                report.finish(1)
     return compare_runs(
         runs,
         task=splits[0].data.task,
@@ -144,56 +98,31 @@ def rows_of(splits: Sequence[Split], settings: CompareSettings) -> dict[str, Row
     return rows
 
 
-def _runs(
-    split: Split,
-    name: str,
-    row: Row,
-    settings: CompareSettings,
-    device: torch.device | str,
-    tick: Callable[[str], None],
-) -> Iterable[Run]:
-    """One row on one split: tuned, then scored."""
-    first = row.build(split, 0, settings.seed)
-    if isinstance(first, Fixed):
-        yield fixed_run(name, split, first)
-        return
-
-    def note(text: str) -> None:
-        tick(f"split {split.seed}, {name}, {text}")
-
-    batch_size = settings.full_batch if first.whole else split.batch_size
-    best = tune(split, first, batch_size, settings, device=device, tick=note)
-    for seed in range(settings.seeds):
-        note(f"seed {seed}")
-        sample = row.build(split, seed, settings.seed) if row.drawn and seed else first
-        if not isinstance(sample, Sample):
-            raise TypeError(f"row {name!r} has no data of draw {seed}.")
-        yield scored_run(name, split, sample, best, seed, settings.limits, device)
+def _parts(row: Row, split: Split, settings: CompareSettings) -> int:
+    """Runs of a row on a split, at most."""
+    if not row.trained:
+        return 1
+    return most_tries(settings.axes(row, split)) + settings.seeds
 
 
-def tune(
-    split: Split,
-    sample: Sample,
-    batch_size: int,
-    settings: CompareSettings,
-    *,
-    device: torch.device | str = "cpu",
-    tick: Callable[[str], None] = lambda note: None,
-) -> Choice:
-    """The choice with the lowest validation loss."""
-    losses: dict[Choice, float] = {}
+class _Report:
+    """Runs done of all there can be; a search that ends early counts whole."""
 
-    def best_of(choices: Iterable[Choice]) -> Choice:
-        for choice in choices:
-            tick(str(choice))
-            losses[choice] = train_student(split, sample, choice, 0, settings.limits, device)[
-                1
-            ].loss
-        return min(losses, key=losses.__getitem__)
+    def __init__(self, progress: Callable[[int, int, str], None] | None, total: int) -> None:
+        self.progress = progress
+        self.total = total
+        self.finished = 0
 
-    first, *others = settings.smoothings
-    best = best_of(
-        Choice(lr, batch_size, dropout=dropout, smoothing=first)
-        for lr, dropout in itertools.product(settings.lrs, settings.dropouts)
-    )
-    return best_of([replace(best, smoothing=smoothing) for smoothing in others])
+    def told(self, what: str) -> Callable[[str], None]:
+        """A function that says what runs now."""
+        return lambda note: self._say(f"{what}, {note}")
+
+    def finish(self, runs: int) -> None:
+        """Count runs as done."""
+        self.finished += runs
+        if self.finished == self.total:
+            self._say("")
+
+    def _say(self, note: str) -> None:
+        if self.progress is not None:
+            self.progress(self.finished, self.total, note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,8 @@ class Split:
         distilled: distilled sequences by the name of their row.
         teachers: weights of the teachers that soft labels come from; where there are none, the rows
             that need them cannot be built.
+        keys: what made the teachers (`teachers`) and the distilled sequences (by name), where that
+            says more than their values: results are kept by it.
     """
 
     data: PreparedData
@@ -37,6 +40,44 @@ class Split:
     batch_size: int = 10
     distilled: Mapping[str, SyntheticSequences] = field(default_factory=dict)
     teachers: tuple[Params, ...] = ()
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    def identity(self) -> dict[str, Any]:
+        """What every result on the split depends on, as JSON values."""
+        data = self.data
+        return {
+            "source": data.name,
+            "fingerprint": data.fingerprint,
+            "task": data.task,
+            "split_kind": data.split_kind,
+            "split_seed": data.split_seed,
+            "train_users_hash": data.train_users_hash,
+            "seen_items": data.seen_items,
+            "protocol": {name: data.protocol.get(name) for name in _PROTOCOL_SETTINGS},
+            "student": dict(self.student),
+        }
+
+    def key(self, part: str) -> str:
+        """What `teachers`, or the distilled sequences of this name, are: a key or a hash."""
+        if part in self.keys:
+            return self.keys[part]
+        digest = hashlib.sha256()
+        if part == "teachers":
+            tensors = [
+                (f"{place}/{name}", params[name])
+                for place, params in enumerate(self.teachers)
+                for name in sorted(params)
+            ]
+        else:
+            few = self.distilled[part]
+            tensors = sorted(few.factors().items())
+            digest.update(str(few.temperature).encode())
+            if few.lengths is not None:
+                tensors.append(("lengths", few.lengths))
+        for name, tensor in tensors:
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def seed(self) -> int:

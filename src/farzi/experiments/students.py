@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from farzi.evaluation import Scores, evaluate, sequences_of, validation_loss
 from farzi.experiments.results import Choice, Look, Run, Training
@@ -24,19 +23,26 @@ __all__ = ["Limits", "clock_name", "fixed_run", "scored_run", "train_student"]
 class Limits:
     """When a run is looked at, and when it stops.
 
+    Looks grow rarer as a run grows older, so that they cost it a bounded share of its time, and a
+    run stops when the loss has not fallen for a share of its steps, not for a number of them.
+
     Args:
-        max_steps: cap of a small row, in steps.
-        max_epochs: cap of the full row, in epochs.
+        max_steps: most steps of a small row.
+        max_epochs: most epochs of a row of all training data; None: as many as `max_steps` allows,
+            or 200 where that is more.
         patience: looks without improvement after which a run stops.
-        eval_every: steps between looks at a small row; a full row is looked at every epoch.
+        eval_every: steps between looks, at least; half an epoch of all training data where that is
+            more.
+        look_growth: steps between looks as a share of the steps so far, where that is more.
         validation_size: validation sequences that a look reads, at most.
     """
 
-    max_steps: int = 1000
-    max_epochs: int = 80
-    patience: int = 6
-    eval_every: int = 10
-    validation_size: int = 2048
+    max_steps: int
+    max_epochs: int | None
+    patience: int
+    eval_every: int
+    look_growth: float
+    validation_size: int
 
 
 def clock_name(device: torch.device | str = "cpu") -> str:
@@ -53,6 +59,8 @@ def train_student(
     seed: int,
     limits: Limits,
     device: torch.device | str = "cpu",
+    *,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> tuple[Student, Trained, Training]:
     """Train a fresh student on a sample, stopped by validation.
 
@@ -63,47 +71,40 @@ def train_student(
         seed: of its first weights, its dropout and the order of what it reads.
         limits: when it is looked at and when it stops.
         device: where to compute.
+        tell: called with a note a few times a second.
     """
     student = split.build_student(choice.dropout)
     batches = _Counted(sample.batches(choice.batch_size, seed))
     looked = sequences_of(split.data, "validation")
     if len(looked) > limits.validation_size:
         looked = looked.take(np.arange(limits.validation_size))
-    clock = _Clock(time.process_time if _counts_processor_time(device) else time.perf_counter)
-
-    def look(params: dict[str, Tensor]) -> float:
-        with clock.paused():
-            return validation_loss(student, params, looked)
-
     epoch = batches.steps_per_epoch
     trained = train(
         student,
         batches,
         TrainSettings(
             lr=choice.lr,
-            max_steps=limits.max_epochs * epoch if sample.whole else limits.max_steps,
-            eval_every=epoch if sample.whole else limits.eval_every,
+            max_steps=_most_steps(sample, limits, epoch),
+            eval_every=max(limits.eval_every, epoch // 2 if sample.whole else 0),
+            look_growth=limits.look_growth,
             patience=limits.patience,
             weight_decay=choice.weight_decay,
             smoothing=choice.smoothing,
             seed=seed,
         ),
-        look,
+        lambda params: validation_loss(student, params, looked),
         device=device,
+        progress=lambda step, loss, left: tell(f"step {step:,}, loss {loss:.3f}"),
+        clock=time.process_time if _counts_processor_time(device) else time.perf_counter,
     )
-    curve = tuple(
-        Look(look.step, round(seconds, 4), look.loss)
-        for look, seconds in zip(trained.curve, clock.marks, strict=True)
-    )
-    best = next(place for place, each in enumerate(curve) if each.step == trained.step)
     training = Training(
         step=trained.step,
         loss=trained.loss,
         events=batches.events[trained.step - 1],
-        seconds=curve[best].seconds,
-        total_seconds=curve[-1].seconds,
+        seconds=round(trained.seconds, 4),
+        total_seconds=round(trained.total_seconds, 4),
         stopped=trained.stopped,
-        curve=curve,
+        curve=tuple(Look(look.step, round(look.seconds, 4), look.loss) for look in trained.curve),
     )
     return student, trained, training
 
@@ -116,12 +117,16 @@ def scored_run(
     seed: int,
     limits: Limits,
     device: torch.device | str = "cpu",
+    *,
+    tell: Callable[[str], None] = lambda note: None,
 ) -> Run:
     """Train the row's student number `seed` and score it on test, once.
 
     Its seed is one more, so that no scored student is the one that its row was tuned with.
     """
-    student, trained, training = train_student(split, sample, choice, seed + 1, limits, device)
+    student, trained, training = train_student(
+        split, sample, choice, seed + 1, limits, device, tell=tell
+    )
     scores = evaluate(student, trained.params, split.data, "test")
     return _run(row, split, seed, sample.size, scores, choice, training)
 
@@ -154,28 +159,17 @@ def _run(
     )
 
 
+def _most_steps(sample: Sample, limits: Limits, epoch: int) -> int:
+    if not sample.whole:
+        return limits.max_steps
+    if limits.max_epochs is None:
+        return max(limits.max_steps, 200 * epoch)
+    return limits.max_epochs * epoch
+
+
 def _counts_processor_time(device: torch.device | str) -> bool:
     """Whether processor time tells what a run costs: other work on the machine does not count."""
     return torch.device(device).type == "cpu" and torch.get_num_threads() == 1
-
-
-class _Clock:
-    """Seconds since it was made, without those in which it was paused."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self.now = now
-        self.started = now()
-        self.marks: list[float] = []
-
-    def paused(self) -> _Clock:
-        return self
-
-    def __enter__(self) -> None:
-        self.entered = self.now()
-        self.marks.append(self.entered - self.started)
-
-    def __exit__(self, *error: object) -> None:
-        self.started += self.now() - self.entered
 
 
 @dataclass

@@ -7,39 +7,57 @@ from farzi.cli import main
 from farzi.distill import distill
 from farzi.errors import SettingsError
 from farzi.experiments.compare import CompareSettings
+from farzi.experiments.comparison import Comparison
 from farzi.experiments.rows import ROWS
 from toy import SMALL, toy_data, write_log
 
+ONE_SETTING = "--grid-lr 0.1 --grid-dropout 0 --grid-smoothing 0 --grid-decay 0 --full-batch 8"
 
-def test_every_row_is_there_and_sized_alike(tmp_path, monkeypatch, capsys):
+
+def test_every_row_is_there_and_sized_alike(tmp_path, capsys):
     distill(toy_data(tmp_path), tmp_path / "run", SMALL)
     out = tmp_path / "out.json"
-    command = ["compare", str(tmp_path / "toy.tsv"), "--task", "recommend", "--seeds", "2"]
-    command += ["--artifact", str(tmp_path / "run"), "--json", str(out), "--grid-lr", "0.02"]
-    command += ["--grid-dropout", "0", "--grid-smoothing", "0", "--max-epochs", "400", "-q"]
-    assert main(command) == 0
+    command = ["compare", str(tmp_path / "run"), "--seeds", "2", "--json", str(out), "-q"]
+    assert main([*command, *ONE_SETTING.split(), "--max-steps", "200"]) == 0
     result = json.loads(out.read_text())
     rows = {row["name"]: row for row in result["rows"]}
     assert tuple(rows) == tuple(ROWS)
-    for name in ("random", "random-soft", "head", "head-soft", "farzi"):
+    for name in ("random", "random-soft", "head", "head-soft", "coreset-soft", "farzi"):
         assert rows[name]["sequences"] == 6
         assert rows[name]["tokens"] <= 6 * (8 + (name != "farzi"))
         assert rows[name]["num_runs"] == 2
     assert rows["full"]["metrics"]["HR@10"]["mean"] > 0.5
+    finished = {name for name, row in rows.items() if row["finished"]}
+    assert {"full", "full-soft", "teachers", "most-popular"} <= finished
+    assert set(result["ratios"]) == finished - {"full"}
     pairs = {(pair["b"], pair["metric"]) for pair in result["paired"]}
-    assert ("random-soft", "nDCG@10") in pairs
-    assert set(result["ratios"]) == set(ROWS) - {"full"}
+    assert ("most-popular", "nDCG@10") in pairs or "farzi" not in finished
+    again = json.loads(json.dumps(Comparison.from_json(result).to_json()))
+    assert again["rows"] == result["rows"]
     assert "of full" in capsys.readouterr().out
+
+
+def test_finished_runs_are_kept_in_the_run(tmp_path, capsys):
+    distill(toy_data(tmp_path), tmp_path / "run", SMALL)
+    command = ["compare", str(tmp_path / "run"), "--seeds", "1", "--rows", "random", "--json", "-q"]
+    command += ONE_SETTING.split()
+    assert main(command) == 0
+    first = capsys.readouterr().out
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "compared").iterdir()}
+    assert main(command) == 0
+    assert capsys.readouterr().out == first
+    now = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "compared").iterdir()}
+    assert now == kept
+    assert main([*command, "--fresh"]) == 0
+    assert {path.stat().st_mtime_ns for path in kept}.isdisjoint(kept.values())
 
 
 def test_further_runs_are_rows_of_their_own(tmp_path, capsys):
     data = toy_data(tmp_path)
     distill(data, tmp_path / "run", SMALL)
     distill(data, tmp_path / "start", replace(SMALL, outer_steps=0))
-    command = ["compare", str(tmp_path / "toy.tsv"), "--task", "recommend", "--seeds", "1"]
-    command += ["--artifact", str(tmp_path / "run"), "--grid-lr", "0.02", "--grid-dropout", "0"]
-    command += ["--grid-smoothing", "0"]
-    command += ["--rows", "full", "farzi", "--max-epochs", "400", "--json", "-q", "--also"]
+    command = ["compare", str(tmp_path / "run"), "--seeds", "1", *ONE_SETTING.split()]
+    command += ["--rows", "full", "farzi", "--json", "-q", "--also"]
     assert main([*command, f"before={tmp_path / 'start'}"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in result["rows"]] == ["full", "before", "farzi"]
@@ -70,7 +88,19 @@ def test_train_and_evaluate_an_artifact(tmp_path, capsys):
     assert 0 <= metrics["nDCG@10"] <= 1
 
 
-@pytest.mark.parametrize("wrong", [{"rows": ("full", "fazri")}, {"seeds": 0}, {"full_batch": 0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rows": ("full", "fazri")},
+        {"seeds": 0},
+        {"batches": (64, 0)},
+        {"lrs": ()},
+        {"lrs": (0.0,)},
+        {"dropouts": (1.0,)},
+        {"decays": (-0.1,)},
+        {"max_steps": 0},
+    ],
+)
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(SettingsError):
         CompareSettings(**wrong)

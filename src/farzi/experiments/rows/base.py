@@ -57,6 +57,8 @@ class Row:
             draws with other numbers are independent where the row is drawn at random.
         needs: what a split must have for it.
         drawn: whether each fresh student gets a draw of its own.
+        sized: whether it has as many sequences as an artifact; else it is all training sequences,
+            or no data at all.
         trained: whether it is data to train on; else it is a model as it is.
         tasks: the tasks it is for.
     """
@@ -64,6 +66,7 @@ class Row:
     build: Callable[[Split, int, int], Sample | Fixed]
     needs: frozenset[Need] = frozenset()
     drawn: bool = False
+    sized: bool = True
     trained: bool = True
     tasks: tuple[str, ...] = ("recommend", "language")
 

@@ -20,4 +20,4 @@ def _build(split: Split, draw: int, seed: int) -> Sample:
     )
 
 
-ROW = Row(_build)
+ROW = Row(_build, sized=False)

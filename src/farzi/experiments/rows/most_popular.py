@@ -14,4 +14,4 @@ def _build(split: Split, draw: int, seed: int) -> Fixed:
     return Fixed(size, lambda: most_popular(split.data))
 
 
-ROW = Row(_build, trained=False, tasks=("recommend",))
+ROW = Row(_build, sized=False, trained=False, tasks=("recommend",))

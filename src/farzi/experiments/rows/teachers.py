@@ -103,4 +103,4 @@ def _build(split: Split, draw: int, seed: int) -> Fixed:
     return Fixed(Size(0, 0, num_bytes), scores)
 
 
-ROW = Row(_build, needs=frozenset({"teachers"}), trained=False)
+ROW = Row(_build, needs=frozenset({"teachers"}), sized=False, trained=False)

@@ -1,0 +1,128 @@
+"""Finished results in a folder: a small JSON file each, named by what it depends on.
+
+A result is found again by its identity: every value that it depends on, the format of results among
+them. It is written under another name and put in place, so that a file is complete or not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from farzi.errors import DataError
+
+__all__ = ["RESULT_FORMAT", "Store", "key_of", "source_hash"]
+
+RESULT_FORMAT = 1
+"""Raised when the code changes what a run scores: no earlier result is then taken for a new one."""
+
+
+def key_of(identity: Mapping[str, Any]) -> str:
+    """A short name of an identity: 16 hexadecimal digits.
+
+    Example:
+        >>> from farzi.experiments.store import key_of
+        >>> key_of({"row": "full", "seed": 0}) == key_of({"seed": 0, "row": "full"})
+        True
+    """
+    text = json.dumps(identity, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def source_hash() -> str:
+    """A hash of farzi's own code: `compare` takes up no result of other code."""
+    root = Path(__file__).resolve().parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")) + sorted(root.rglob("*.c")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of finished results.
+
+    Args:
+        folder: where; None keeps them in memory.
+    """
+
+    folder: Path | None = None
+    _held: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+
+    def path(self, identity: Mapping[str, Any]) -> Path | None:
+        """The file of a result, there or not."""
+        if self.folder is None:
+            return None
+        names = [str(identity[name]) for name in ("kind", "row") if name in identity]
+        numbered = [name for name in ("split_seed", "seed", "config") if name in identity]
+        names += [f"{name.removesuffix('_seed')}-{identity[name]}" for name in numbered]
+        label = re.sub(r"[^\w.-]+", "-", ".".join(names))
+        return self.folder / f"{label}.{key_of(identity)}.json"
+
+    def get(self, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The result with this identity, or None where there is none.
+
+        Raises:
+            DataError: its file cannot be read, or holds another.
+        """
+        path = self.path(identity)
+        if path is None:
+            return self._held.get(key_of(identity))
+        return read_result(path, identity)
+
+    def put(self, identity: Mapping[str, Any], result: Mapping[str, Any]) -> None:
+        """Write a result, complete or not at all."""
+        path = self.path(identity)
+        if path is None:
+            self._held[key_of(identity)] = json.loads(json.dumps(result))
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        text = json.dumps({"identity": identity, "result": result})
+        draft.write_text(text + "\n", encoding="utf-8")
+        draft.replace(path)
+
+    def clear(self) -> None:
+        """Remove every result."""
+        self._held.clear()
+        for path in [] if self.folder is None else self.folder.glob("*.json"):
+            path.unlink()
+
+    def take(
+        self, identity: Mapping[str, Any], make: Callable[[], Mapping[str, Any]]
+    ) -> tuple[dict[str, Any], bool]:
+        """The result, made and kept where there is none; and whether it was there."""
+        if (found := self.get(identity)) is not None:
+            return found, True
+        made = dict(make())
+        self.put(identity, made)
+        return made, False
+
+
+def read_result(path: Path, identity: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """The result in a file; None where there is no such file.
+
+    Args:
+        path: the file.
+        identity: what it must depend on; None takes any.
+
+    Raises:
+        DataError: the file cannot be read, or holds another result.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        found, result = values["identity"], values["result"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: is no result ({reason}); remove it to have it again.") from None
+    if identity is not None and found != json.loads(json.dumps(identity)):
+        raise DataError(f"{path}: is the result of something else; remove it to have it again.")
+    return dict(result)

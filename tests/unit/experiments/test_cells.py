@@ -1,0 +1,164 @@
+"""Finished pieces are kept, found again by all they depend on, and taken up after a cut."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from farzi.experiments import cells as module
+from farzi.experiments.cells import Cells, CompareSettings
+from farzi.experiments.compare import compare
+from farzi.experiments.rows import load_row
+from farzi.experiments.splits import Split
+from farzi.experiments.store import Store
+from farzi.models import build_student
+from farzi.synthetic import SyntheticSequences
+from toy import toy_data
+
+STUDENT = {"name": "sasrec", "num_tokens": 12, "context_length": 8, "width": 8}
+QUICK = CompareSettings(
+    seeds=2,
+    lrs=(0.05, 0.02),
+    batches=(64,),
+    decays=(0.0,),
+    dropouts=(0.0,),
+    smoothings=(0.1,),
+    patience=2,
+    max_steps=40,
+    max_epochs=10,
+)
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    data = toy_data(tmp_path_factory.mktemp("toy"))
+    student = build_student(STUDENT)
+    teachers = tuple(student.init(torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    few = SyntheticSequences(torch.ones(6, 8, 3), torch.eye(3, 12))
+    return Split(data, STUDENT, 6, 3, {"farzi": few}, teachers)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Every training that is really done."""
+    trained = []
+    for name in ("train_student", "scored_run"):
+        real = getattr(module, name)
+
+        def count(*args, name=name, real=real, **kwargs):
+            trained.append(name)
+            if len(trained) == count_until[0]:
+                raise KeyboardInterrupt
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(module, name, count)
+    count_until = [None]
+    trained_until = count_until
+    return trained, trained_until
+
+
+def test_a_comparison_that_was_cut_off_goes_on(split, tmp_path, counted):
+    trained, cut_at = counted
+    settings = replace(QUICK, rows=("full", "random", "teachers"))
+    whole = compare([split], settings)
+    assert len(trained) == 2 * (2 + 2)
+    trained.clear()
+    cut_at[0] = 6
+    stores = [Store(tmp_path / "kept")]
+    with pytest.raises(KeyboardInterrupt):
+        compare([split], settings, stores=stores)
+    trained.clear()
+    cut_at[0] = None
+    resumed = compare([split], settings, stores=stores)
+    assert len(trained) == 8 - 5
+    for row in whole.rows:
+        assert resumed.row(row.name).metrics == row.metrics
+        assert resumed.row(row.name).chosen == row.chosen
+    trained.clear()
+    assert compare([split], settings, stores=stores).to_json() == resumed.to_json()
+    assert trained == []
+
+
+def test_more_seeds_keep_the_search(split, tmp_path, counted):
+    trained, _ = counted
+    stores = [Store(tmp_path)]
+    settings = replace(QUICK, rows=("full",), seeds=1)
+    compare([split], settings, stores=stores)
+    trained.clear()
+    compare([split], replace(settings, seeds=2), stores=stores)
+    assert trained == ["scored_run"]
+
+
+def changed(split, **values):
+    return replace(split, **values)
+
+
+def other_teachers(split):
+    return replace(split, teachers=split.teachers[:1])
+
+
+def other_artifact(split):
+    few = split.distilled["farzi"]
+    return replace(split, distilled={"farzi": replace(few, latent=few.latent + 1)})
+
+
+def other_number(split):
+    return replace(split, num_sequences=5)
+
+
+def other_width(split):
+    return replace(split, student={**STUDENT, "width": 16})
+
+
+@pytest.mark.parametrize(
+    ("change", "rows"),
+    [
+        (other_teachers, {"full-soft", "teachers", "random-soft", "head-soft", "coreset-soft"}),
+        (other_artifact, {"farzi"}),
+        (other_number, {"random", "head", "random-soft", "head-soft", "coreset-soft", "farzi"}),
+    ],
+)
+def test_a_result_depends_on_what_its_row_reads(split, change, rows):
+    names = rows | {"full", "most-popular"}
+    before, after = Cells(split, QUICK), Cells(change(split), QUICK)
+    differ = {
+        name
+        for name in names
+        if before.score_identity(name, load_row(name), 0)
+        != after.score_identity(name, load_row(name), 0)
+    }
+    assert differ == rows
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"lrs": (0.05,)}, {"decays": (0.0, 0.1)}, {"patience": 3}, {"max_steps": 41}],
+)
+def test_a_result_depends_on_how_it_is_tuned(split, settings):
+    row = load_row("random")
+    one = Cells(split, QUICK).score_identity("random", row, 0)
+    assert one != Cells(split, replace(QUICK, **settings)).score_identity("random", row, 0)
+    assert one != Cells(split, QUICK).score_identity("random", row, 1)
+    assert one != Cells(other_width(split), QUICK).score_identity("random", row, 0)
+
+
+def test_random_rows_depend_on_the_seed_of_their_draws(split):
+    other = replace(QUICK, seed=1)
+    for name, depends in (("random", True), ("head", False)):
+        row = load_row(name)
+        one, two = (Cells(split, each).score_identity(name, row, 0) for each in (QUICK, other))
+        assert (one != two) is depends
+
+
+def test_looks_grow_rarer(split):
+    row = load_row("random")
+    cells = Cells(
+        split, replace(QUICK, max_steps=150, patience=1000, eval_every=10, look_growth=0.2)
+    )
+    run, _ = cells.scored("random", row)
+    steps = [look.step for look in run.training.curve]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(steps)]
+    assert steps[:3] == [10, 20, 30]
+    assert all(gap == max(10, int(0.2 * step)) for step, gap in zip(steps, gaps[:-1], strict=False))
+    assert run.training.stopped == "cap"

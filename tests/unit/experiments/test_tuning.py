@@ -1,0 +1,86 @@
+"""The search over settings, on losses that are made up, so that the best is known."""
+
+import json
+
+import pytest
+
+from farzi.errors import NonFiniteError
+from farzi.experiments.results import Choice
+from farzi.experiments.tuning import Search, Try, most_tries, search
+
+AXES = {
+    "lr": (0.01, 0.02, 0.005),
+    "batch_size": (64, 16),
+    "weight_decay": (0.0, 0.05),
+    "dropout": (0.0, 0.2),
+    "smoothing": (0.1, 0.0),
+}
+
+
+def bowl(choice):
+    """Lowest at (.02, 16, .05, .2, 0), and separable: one pass over the axes finds that."""
+    return (
+        abs(choice.lr - 0.02)
+        + abs(choice.batch_size - 16)
+        + abs(choice.weight_decay - 0.05)
+        + abs(choice.dropout - 0.2)
+        + choice.smoothing
+    )
+
+
+def run(choice):
+    return Try(choice, bowl(choice), seconds=2.0)
+
+
+def test_it_takes_the_lowest_validation_loss():
+    found = search(AXES, run)
+    assert found.best == Choice(0.02, 16, 0.05, 0.2, 0.0)
+    assert min(found.tries, key=lambda each: each.loss).choice == found.best
+    assert found.left_out == 0
+    assert len(found.tries) <= most_tries(AXES)
+
+
+def test_it_begins_with_the_first_values_and_goes_axis_by_axis():
+    choices = [each.choice for each in search(AXES, run).tries]
+    assert choices[:3] == [Choice(lr, 64, 0.0, 0.0, 0.1) for lr in (0.01, 0.02, 0.005)]
+    assert choices[3] == Choice(0.02, 16, 0.0, 0.0, 0.1)
+    assert choices[4] == Choice(0.02, 16, 0.05, 0.0, 0.1)
+    assert len(set(choices)) == len(choices)
+
+
+def test_the_step_size_is_tried_again_when_another_axis_changed():
+    def tilted(choice):
+        """A batch of 16 is better, and wants the smaller step."""
+        best_lr = 0.005 if choice.batch_size == 16 else 0.02
+        return Try(choice, abs(choice.lr - best_lr) + choice.batch_size / 1000)
+
+    axes = {"lr": (0.01, 0.02, 0.005), "batch_size": (64, 16)}
+    found = search(axes, tilted)
+    assert found.best == Choice(0.005, 16)
+    assert len(found.tries) == 6 == most_tries(axes)
+    still = {"lr": (0.01, 0.02, 0.005), "batch_size": (16, 64)}
+    assert len(search(still, tilted).tries) == 4
+
+
+def test_the_earlier_of_two_equal_settings_stands():
+    assert search(AXES, lambda choice: Try(choice, 1.0)).best == Choice(0.01, 64, 0.0, 0.0, 0.1)
+
+
+def test_a_budget_ends_the_search_and_says_what_is_left():
+    found = search(AXES, run, budget_s=5.0)
+    assert len(found.tries) == 3
+    assert found.best == Choice(0.02, 64, 0.0, 0.0, 0.1)
+    assert found.left_out == 4
+    assert len(search(AXES, run, budget_s=0.0).tries) == 1
+
+
+def test_a_setting_that_diverges_is_not_chosen():
+    found = search(AXES, lambda choice: Try(choice, None if choice.lr == 0.02 else bowl(choice)))
+    assert found.best.lr == 0.01
+    with pytest.raises(NonFiniteError, match="every setting"):
+        search(AXES, lambda choice: Try(choice, None))
+
+
+def test_a_search_is_the_same_after_json():
+    found = search(AXES, run)
+    assert Search.from_json(json.loads(json.dumps(found.to_json()))) == found
