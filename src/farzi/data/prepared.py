@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from farzi.data.files import sibling
+from farzi.data.files import replacing_folder, restore_folder
 from farzi.data.repeats import KEEP_ABOVE
 from farzi.data.sequences import Sequences
 from farzi.data.sources import RECORD, Origin, SeenItems, Task
@@ -159,21 +159,12 @@ class PreparedData:
         """
         folder = Path(path)
         check_writable(folder, overwrite=overwrite)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = sibling(folder)
-        try:
-            draft.mkdir()
+        with replacing_folder(folder, ours=_is_ours) as draft:
             for part, sequences in self.parts.items():
                 sequences.save(draft / part)
             self.vocabulary.save(draft / _VOCABULARY)
             record = json.dumps(self._record(), indent=2, sort_keys=True)
             (draft / RECORD).write_text(record + "\n", encoding="utf-8")
-            if folder.exists():
-                _remove(folder)
-            draft.rename(folder)
-        except BaseException:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> PreparedData:
@@ -183,6 +174,7 @@ class PreparedData:
             DataError: the folder is missing, broken or of another format.
         """
         folder = Path(path)
+        restore_folder(folder)
         record = _read_record(folder / RECORD)
         vocabulary = Vocabulary.load(folder / _VOCABULARY)
         for part in _PARTS:
@@ -245,6 +237,7 @@ def check_writable(folder: Path, *, overwrite: bool) -> None:
     Raises:
         DataError: it exists, and `overwrite` is False or it holds something else.
     """
+    restore_folder(folder)
     if not folder.exists():
         return
     if not overwrite:
@@ -253,8 +246,11 @@ def check_writable(folder: Path, *, overwrite: bool) -> None:
         raise DataError(f"{folder}: not a folder that `farzi prepare` wrote, so it is left alone.")
 
 
-def _remove(folder: Path) -> None:
-    """Remove a folder, out of the way first, so that no half of it is ever in its place."""
-    old = sibling(folder)
-    folder.rename(old)
-    shutil.rmtree(old)
+_OURS = re.compile(
+    rf"\.?((?:{'|'.join(_PARTS)})\.(?:tokens|offsets)\.npy|{_VOCABULARY}|{RECORD})(\.[0-9a-f]{{8}})?"
+)
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file may stand in a folder that `save` writes, finished or not."""
+    return file.is_file() and _OURS.fullmatch(file.name) is not None
