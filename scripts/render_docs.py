@@ -13,6 +13,8 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     speeds:NAME   benchmarks/results/NAME.json, as benchmarks/bench_outer_loop.py writes it
     tree:folders  the folders and top modules of src/farzi, with the first lines of their docstrings
     tree:files    every module, likewise
+    inputs:read   tests/data_cases.py: sources that are read, and what is made of them
+    inputs:refused  the same: sources that are refused, and what is said
 
 No number in the documentation is typed.
 """
@@ -34,7 +36,8 @@ from farzi.experiments.tables import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 PART = re.compile(
-    r"(<!-- (summary|table|tree|engines|fastest|speeds):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
+    r"(<!-- (summary|table|tree|engines|fastest|speeds|inputs):([\w.-]+) -->\n)"
+    r"(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
 
@@ -71,6 +74,7 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
                 "engines": render_engines,
                 "fastest": render_fastest,
                 "speeds": render_speeds,
+                "inputs": render_inputs,
             }
             body = renderers[kind](root, name)
         return f"{opening}\n{body}\n\n{closing}"
@@ -186,6 +190,64 @@ def render_speeds(root: Path, name: str) -> str:
 
 def table_line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+# ---------------------------------------------------------------------------------------- inputs
+
+
+def render_inputs(root: Path, name: str) -> str:
+    """Return the table of the sources that the tests read, or of those that they see refused."""
+    sys.path.insert(0, str(root / "tests"))
+    try:
+        import data_cases
+    finally:
+        sys.path.remove(str(root / "tests"))
+    if name == "read":
+        lines = [table_line(["source", "as", "made of it", "said of it"]), table_line(["---"] * 4)]
+        for case in data_cases.READ:
+            said = "<br>".join(cell(line) for line in case.said)
+            lines.append(table_line([*source_cells(case), cell(describe(case.made)), said]))
+        return "\n".join(lines)
+    lines = [table_line(["source", "as", "refused with"]), table_line(["---"] * 3)]
+    for case in data_cases.REFUSED:
+        message = case.message.format(source=case.name, folder=".")
+        lines.append(table_line([*source_cells(case), cell(message)]))
+    return "\n".join(lines)
+
+
+def source_cells(case: Any) -> list[str]:
+    """Return what a source is, and its name with the flags it is read with."""
+    flags = f" {case.flags}" if case.flags else ""
+    return [f"{case.group}: {case.what}", f"`{printable(case.name + flags)}`"]
+
+
+COUNTS = {
+    "users": "{} users",
+    "items": "{} items",
+    "events": "{} events",
+    "words": "{} words",
+    "train_sentences": "{} training sentences",
+    "test_sentences": "{} test sentences",
+    "train_tokens": "{} training tokens",
+}
+
+
+def describe(made: Mapping[str, Any]) -> str:
+    """Return counts in words, and settings by their names."""
+    named = (
+        COUNTS[name].format(value) if name in COUNTS else f"`{name}` {printable(str(value))}"
+        for name, value in made.items()
+    )
+    return ", ".join(named)
+
+
+def cell(text: str) -> str:
+    """Return text that stands in a table as it is."""
+    return printable(text).replace("<", "&lt;").replace("|", "\\|")
+
+
+def printable(text: str) -> str:
+    return text.replace("\n", "\\n").replace("\t", "\\t").replace("\x1b", "\\x1b")
 
 
 # ------------------------------------------------------------------------------------------ tree

@@ -114,6 +114,8 @@ def distill(
         settings = DistillSettings(**_typed(values))
         folder = out if len(split_seed) == 1 else out / f"split-{number}"
         output.say(data.protocol_line(settings.context_length))
+        for warning in data.warnings:
+            output.say(f"warning: {warning}")
         if dry_run:
             outcomes.append({"out": str(folder), "settings": settings.as_dict()})
             continue

@@ -51,6 +51,8 @@ def evaluate(
     chosen, _ = choose_device(device)
     scores = score(student, {name: value.to(chosen) for name, value in params.items()}, data, part)
     line = data.protocol_line(student.context_length)
+    for warning in data.warnings:
+        output.say(f"warning: {warning}")
     payload = {
         "metrics": scores.as_dict(),
         "counts": scores.counts,

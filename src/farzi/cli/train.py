@@ -128,6 +128,8 @@ def train(
     held_out = sequences_of(data, "validation")
     cap = max_steps or cap
     output.say(data.protocol_line(model.context_length))
+    for warning in data.warnings:
+        output.say(f"warning: {warning}")
     looks: list[float] = []
     with output.progress("train") as bar:
 

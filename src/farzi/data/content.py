@@ -26,6 +26,7 @@ __all__ = [
     "iterate_lines",
     "join_digests",
     "open_binary",
+    "stem_of",
     "suffix_of",
 ]
 
@@ -37,6 +38,12 @@ _BLOCK = 1 << 20
 def suffix_of(path: Path) -> str:
     """The file's suffix in lower case, without `.gz`."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def stem_of(path: Path) -> str:
+    """What results call a file or a folder: its name, a file's without `.gz` and suffix."""
+    name = path.resolve().name
+    return name if path.is_dir() else name.removesuffix(".gz").removesuffix(suffix_of(path))
 
 
 def is_gzip(path: Path) -> bool:

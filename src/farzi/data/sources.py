@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from farzi.data import stdlib
 from farzi.data.columns import Columns
-from farzi.data.content import suffix_of
+from farzi.data.content import stem_of, suffix_of
 from farzi.data.formats import Layout, ReadAs, recognise
 from farzi.errors import DataError, SettingsError
 
@@ -390,7 +390,7 @@ def _open_folder(folder: Path, read_as: ReadAs, task: Task | None) -> Opened:
     if task != "recommend" and read_as.format in {None, "text"}:
         files = texts.official_parts(folder)
         if files is not None:
-            parts_reader = texts.PartsReader(folder.name, str(folder), files, read_as=read_as)
+            parts_reader = texts.PartsReader(stem_of(folder), str(folder), files, read_as=read_as)
             return Opened(text=parts_reader)
     raise DataError(
         f"{folder}: neither a folder that `farzi prepare` wrote, nor one of Parquet parts, nor one "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from farzi.data import splits, stdlib, text
-from farzi.data.content import hash_content, hash_lines, join_digests, suffix_of
+from farzi.data.content import hash_content, hash_lines, join_digests, stem_of, suffix_of
 from farzi.data.formats import ReadAs
 from farzi.errors import DataError, SettingsError
 
@@ -86,7 +86,7 @@ class LinesReader:
     @property
     def name(self) -> str:
         """What results call it."""
-        return self.path.name.removesuffix(".gz").removesuffix(suffix_of(self.path))
+        return stem_of(self.path)
 
     @property
     def label(self) -> str:

@@ -106,3 +106,44 @@ def test_failures_are_one_line_and_write_nothing(
     assert said in error
     assert error.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shop.csv"]
+
+
+def test_prepare_says_what_was_found_and_what_looks_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "log.csv"
+    rows = [
+        f"{u if u < 4 else 'NA'},{(u + k) % 7},{u * 6 + k}\n" for u in range(9) for k in range(6)
+    ]
+    file.write_text("userId,Item ID,time\n" + "".join(rows))
+    command = ["prepare", str(file), "--out", str(tmp_path / "prepared"), "--force"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "\nnote: the largest user has 55.6% of all events, the most frequent item 14.8%\n"
+        in printed
+    )
+    assert "\nwarning: 56% of all events have the user 'NA'" in printed
+    assert main([*command, "--json"]) == 0
+    captured = capsys.readouterr()
+    record = json.loads(captured.out)
+    loaded = PreparedData.load(tmp_path / "prepared")
+    assert (record["notes"], record["warnings"]) == (list(loaded.notes), list(loaded.warnings))
+    assert captured.err.count("warning: ") == len(loaded.warnings) == 1
+
+
+def test_prepare_reads_what_only_flags_tell(tmp_path: Path) -> None:
+    file = tmp_path / "log.txt"
+    file.write_text(
+        "".join(f"u{u};" + ";".join(f"i{u + k}" for k in range(4)) + "\n" for u in range(9))
+    )
+    out = str(tmp_path / "prepared")
+    assert main(["prepare", str(file), "--out", out, "-q"]) == 1
+    flags = ["--format", "user-lines", "--delimiter", ";", "--seen-items", "keep"]
+    assert main(["prepare", str(file), "--out", out, "-q", *flags]) == 0
+    data = PreparedData.load(out)
+    assert (data.protocol["users"], data.seen_items) == (9, "keep")
+    (tmp_path / "notes.txt").write_text("to be\n" * 20)
+    flags = ["--tokens", "characters", "--force"]
+    assert main(["prepare", str(tmp_path / "notes.txt"), "--out", out, "-q", *flags]) == 0
+    assert PreparedData.load(out).vocabulary.size == 7

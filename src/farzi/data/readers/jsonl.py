@@ -16,7 +16,7 @@ from farzi.data.content import (
     is_gzip,
     iterate_lines,
     open_binary,
-    suffix_of,
+    stem_of,
 )
 from farzi.data.formats import MAX_COLUMNS, ReadAs
 from farzi.data.readers.base import Log, literal, make_events
@@ -44,7 +44,7 @@ class JsonLinesReader:
     @property
     def name(self) -> str:
         """What results call it."""
-        return self.path.name.removesuffix(".gz").removesuffix(suffix_of(self.path))
+        return stem_of(self.path)
 
     @property
     def label(self) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from farzi.data.columns import Chosen, choose_columns
-from farzi.data.content import hash_content, open_binary, suffix_of
+from farzi.data.content import hash_content, open_binary, stem_of
 from farzi.data.formats import ReadAs
 from farzi.data.readers.base import Kind, Log, kind_of_type, literal, make_events, quoted
 from farzi.errors import DataError
@@ -42,7 +42,7 @@ class ParquetReader:
     @property
     def name(self) -> str:
         """What results call it."""
-        return self.path.name.removesuffix(suffix_of(self.path))
+        return stem_of(self.path)
 
     @property
     def label(self) -> str:

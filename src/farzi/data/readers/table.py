@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from farzi.data.columns import Chosen, choose_columns, shorten
-from farzi.data.content import RecordCount, hash_lines, is_gzip, open_binary, suffix_of
+from farzi.data.content import RecordCount, hash_lines, is_gzip, open_binary, stem_of
 from farzi.data.formats import Layout, QuotedLines, ReadAs, guess_layout, header_of, records
 from farzi.data.readers.base import Log, literal, make_events, quoted
 from farzi.errors import DataError
@@ -41,7 +41,7 @@ class DelimitedReader:
     @property
     def name(self) -> str:
         """What results call it."""
-        return self.path.name.removesuffix(".gz").removesuffix(suffix_of(self.path))
+        return stem_of(self.path)
 
     @property
     def label(self) -> str:

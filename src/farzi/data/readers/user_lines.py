@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from farzi.data.columns import ROW_ORDER, Chosen
-from farzi.data.content import hash_lines, is_gzip, iterate_lines, suffix_of
+from farzi.data.content import hash_lines, is_gzip, iterate_lines, stem_of
 from farzi.data.formats import ReadAs
 from farzi.data.readers.base import Log, literal, make_events
 from farzi.errors import DataError, SettingsError
@@ -33,7 +34,7 @@ class UserLinesReader:
     @property
     def name(self) -> str:
         """What results call it."""
-        return self.path.name.removesuffix(".gz").removesuffix(suffix_of(self.path))
+        return stem_of(self.path)
 
     @property
     def label(self) -> str:
@@ -88,11 +89,8 @@ class UserLinesReader:
     def _load(self, connection: Any) -> None:
         """Make the table `lines`: its place among the lines that hold anything, and its words."""
         given = self.read_as.delimiter
-        if given is None or given == " ":
-            words = r"string_split_regex(trim(text, E' \t\r'), '[ \t]+')"
-        else:
-            parts = f"string_split(trim(text, E' \\t\\r'), {literal(given)})"
-            words = f"list_transform({parts}, part -> trim(part))"
+        between = "[ \t]+" if given in {None, " "} else f"[ \t]*{re.escape(str(given))}[ \t]*"
+        words = rf"string_split_regex(trim(text, E' \t\r'), {literal(between)})"
         # One field a line: a delimiter and no quote that a line of text can hold.
         connection.execute(
             "CREATE TEMP TABLE lines AS SELECT row_number() OVER () - 1 AS line, "
