@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from farzi.api import Evaluation, Training, evaluate, train
+    from farzi.data.preparation import prepare
+    from farzi.data.prepared import PreparedData
     from farzi.dataset import DistilledDataset, load, save, soft_cross_entropy
     from farzi.trained import TrainedModel, load_model
 
@@ -16,21 +19,33 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DistilledDataset",
+    "Evaluation",
+    "PreparedData",
     "TrainedModel",
+    "Training",
     "__version__",
+    "evaluate",
     "load",
     "load_model",
+    "prepare",
     "save",
     "soft_cross_entropy",
+    "train",
 ]
 
 _MODULES = {  # where a name lives; loaded when it is first asked for
     "DistilledDataset": "farzi.dataset",
+    "Evaluation": "farzi.api",
+    "PreparedData": "farzi.data.prepared",
     "TrainedModel": "farzi.trained",
+    "Training": "farzi.api",
+    "evaluate": "farzi.api",
     "load": "farzi.dataset",
     "load_model": "farzi.trained",
+    "prepare": "farzi.data.preparation",
     "save": "farzi.dataset",
     "soft_cross_entropy": "farzi.dataset",
+    "train": "farzi.api",
 }
 
 

@@ -126,7 +126,7 @@ def _read_origin(file: Path) -> Origin | None:
         origin = json.loads(file.read_text(encoding="utf-8")).get("origin")
         return None if origin is None else Origin(**origin)
     except (OSError, ValueError, TypeError, AttributeError):
-        raise DataError(f"{file}: cannot be read; name the source with --on.") from None
+        raise DataError(f"{file}: cannot be read; name the source with `on`.") from None
 
 
 # --------------------------------------------------------------------------------- remembering
@@ -195,7 +195,7 @@ def _place(remembered: Remembered, arguments: dict[str, Any]) -> str:
             return name
         raise SettingsError(
             f"{remembered.by}: was made from {name}, and does not say where that lies; "
-            "name it with --on."
+            "name it with `on`."
         )
     if origin.source in SOURCES:
         root = origin.data_root
@@ -204,6 +204,6 @@ def _place(remembered: Remembered, arguments: dict[str, Any]) -> str:
     elif not Path(origin.source).exists():
         raise SettingsError(
             f"{remembered.by}: its source {origin.source} is no longer there; "
-            "name where it is now with --on."
+            "name where it is now with `on`."
         )
     return origin.source

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     boundary = _common.error_boundary(
         traceback="--traceback" in tokens, flags=lambda: flags_of(_called(tokens))
     )
-    with boundary as outcome:
+    with boundary as outcome, _common.log_to_stderr(tokens):
         app = build_app(tokens)
         command, arguments, _ = app.parse_args(
             tokens, print_error=False, exit_on_error=False, verbose=False

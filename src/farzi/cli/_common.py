@@ -9,13 +9,14 @@ import contextlib
 import ctypes
 import difflib
 import json
+import logging
 import os
 import platform
 import re
 import sys
 import time
 import traceback as traceback_module
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
@@ -45,6 +46,7 @@ __all__ = [
     "choose_device",
     "error_boundary",
     "keep_freed_memory",
+    "log_to_stderr",
 ]
 
 EXIT_DONE = 0
@@ -308,11 +310,14 @@ def describe_error(error: Exception, flags: Collection[str] = ()) -> tuple[int, 
     return EXIT_FAILED, f"{type(error).__name__}: {message} (--traceback shows where)"
 
 
+_CALLED = {"overwrite": "--force"}  # arguments whose flags have another name
+
+
 def _name_flags(message: str, flags: Collection[str]) -> str:
     """Call the arguments that a message names as the command line calls them."""
 
     def call(match: re.Match[str]) -> str:
-        flag = to_flag(match[1])
+        flag = _CALLED.get(match[1], to_flag(match[1]))
         if flag in flags:
             return flag
         is_setting = match.start() == 0 and "--set" in flags
@@ -370,21 +375,39 @@ def keep_freed_memory() -> bool:
 
 
 def choose_device(device: str) -> tuple[torch.device, str]:
-    """Return the device to compute on, and why.
+    """Return the device to compute on, and why (`farzi.api.choose_device`)."""
+    from farzi import api
 
-    Args:
-        device: `auto`, `cpu` or `cuda`.
+    return api.choose_device(device)
 
-    Raises:
-        SettingsError: `cuda` is asked for and there is no CUDA device.
-    """
-    import torch
 
-    if device == "cpu":
-        return torch.device("cpu"), "asked for"
-    if torch.cuda.is_available():
-        reason = "asked for" if device == "cuda" else "there is one"
-        return torch.device("cuda"), f"{reason}: {torch.cuda.get_device_name()}"
-    if device == "cuda":
-        raise SettingsError("--device cuda: there is no CUDA device here; use --device cpu.")
-    return torch.device("cpu"), "there is no CUDA device"
+# --------------------------------------------------------------------------------------- logging
+
+
+class _ToStderr(logging.Handler):
+    """Prints what the library logs to where stderr is now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one line; a warning says that it is one."""
+        note = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        print(f"{note}{record.getMessage()}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def log_to_stderr(tokens: Sequence[str]) -> Iterator[None]:
+    """Print what the logger `farzi` is told: with `-v` more, with `-q` errors alone."""
+    short = "".join(token[1:] for token in tokens if re.fullmatch(r"-[a-z]+", token))
+    level = logging.INFO
+    if "--verbose" in tokens or "v" in short:
+        level = logging.DEBUG
+    if "--quiet" in tokens or "q" in short:
+        level = logging.ERROR
+    logger, handler = logging.getLogger("farzi"), _ToStderr()
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

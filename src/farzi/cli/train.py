@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from farzi.cli._common import DEFAULT_OUTPUT, Device, Output, Seed, choose_device
+from farzi.cli._common import DEFAULT_OUTPUT, Device, Output, Seed
 from farzi.cli._source import DEFAULT_READING, On, Reading
-from farzi.errors import SettingsError
 
 __all__ = ["train"]
 
@@ -67,104 +66,42 @@ def train(
         farzi train runs/ml-100k --out models/small
         farzi train ml-100k --data-root ~/datasets --student sasrec --width 32 --out models/full
     """
-    from farzi.artifact import check_split, locate_artifact, read_artifact
-    from farzi.data import prepare
-    from farzi.evaluation import sequences_of, validation_loss
-    from farzi.models import student_from
-    from farzi.provenance import is_run, read_again, remembered_by, source_record, write_origin
-    from farzi.trained import save_model
-    from farzi.training import Batches, RealBatches, SyntheticBatches, TrainSettings
-    from farzi.training import train as train_student
+    from farzi.api import train as train_model
 
-    weights = out / "weights.safetensors"
-    if weights.exists() and not force:
-        raise SettingsError(f"--out {out}: weights are there already; --force replaces them.")
-    for name, number in {"width": width, "num_layers": num_layers, "num_heads": num_heads}.items():
-        if number is not None and number < 1:
-            raise ValueError(f"`{name}` must be an int >= 1, got {number}.")
-    chosen_device, _ = choose_device(device)
-    artifact = None
     asked = reading.asked | ({} if split_seed is None else {"split_seed": split_seed})
-    if is_run(artifact_or_source):
-        remembered = remembered_by(artifact_or_source)
-        artifact = read_artifact(locate_artifact(Path(artifact_or_source)))
-        data = read_again(remembered, on, **asked)
-    elif on is not None:
-        raise SettingsError(f"--on {on}: {artifact_or_source} is the source itself.")
-    else:
-        data = prepare(artifact_or_source, **asked)
-    name = "transformer" if data.task == "language" else "sasrec"
-    sizes: dict[str, Any] = {"context_length": context_length, "width": 32}
-    batches: Batches
-    if artifact is not None:
-        check_split(
-            artifact,
-            fingerprint=data.fingerprint,
-            split_kind=data.split_kind,
-            split_seed=data.split_seed,
-            train_users_hash=data.train_users_hash,
-        )
-        sizes |= artifact.recipe["student"]
-        name = sizes.pop("name")
-        recipe_batch = int(artifact.recipe["batch_size"])
-        synthetic = artifact.synthetic
-        batches = SyntheticBatches(synthetic, batch_size or recipe_batch, seed)
-        lr = lr or float(artifact.recipe["lr"])
-        cap, look = 500, 10
-    else:
-        batches = RealBatches(sequences_of(data, "train"), context_length, batch_size or 64, seed)
-        cap, look = 80 * batches.steps_per_epoch, batches.steps_per_epoch
-    asked_sizes = {
-        "width": width,
-        "num_layers": num_layers,
-        "num_heads": num_heads,
-        "conv_size": conv_size,
-    }
-    model = student_from(
-        student or name,
-        {**sizes, "num_tokens": data.vocabulary.size, "dropout": dropout},
-        {name: value for name, value in asked_sizes.items() if value is not None},
-    )
-    held_out = sequences_of(data, "validation")
-    cap = max_steps or cap
-    output.say(data.protocol_line(model.context_length))
-    for warning in data.warnings:
-        output.say(f"warning: {warning}")
-    looks: list[float] = []
     with output.progress("train") as bar:
-
-        def progress(step: int, loss: float, _: float) -> None:
-            looked = f", validation loss {looks[-1]:.3f}" if looks else ""
-            bar(step, cap, f"training loss {loss:.3f}{looked}")
-
-        trained = train_student(
-            model,
-            batches,
-            TrainSettings(
-                lr=lr or 0.01,
-                max_steps=cap,
-                eval_every=look,
-                patience=patience,
-                smoothing=smoothing,
-                seed=seed,
-            ),
-            lambda params: validation_loss(model, params, held_out),
-            device=chosen_device,
-            on_look=lambda step, params, loss: looks.append(loss),
-            progress=progress,
+        trained = train_model(
+            artifact_or_source,
+            out,
+            on=on,
+            student=student,
+            width=width,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            conv_size=conv_size,
+            context_length=context_length,
+            dropout=dropout,
+            smoothing=smoothing,
+            lr=lr,
+            batch_size=batch_size,
+            max_steps=max_steps,
+            patience=patience,
+            seed=seed,
+            device=device,
+            overwrite=force,
+            progress=bar,
+            **asked,
         )
-    provenance = source_record(data) | {"distilled": artifact is not None}
-    save_model(out, model, trained.params, data.vocabulary, provenance)
-    write_origin(out, data.origin)
     payload = {
-        "weights": str(weights),
+        "weights": str(trained.weights),
         "steps": trained.step,
         "validation_loss": trained.loss,
+        "seconds": trained.seconds,
         "stopped": trained.stopped,
-        "protocol_line": data.protocol_line(model.context_length),
+        "protocol_line": trained.protocol_line,
     }
     output.result(
         payload,
         text=f"validation loss {trained.loss:.4f} after {trained.step} steps "
-        f"(stopped by {trained.stopped})\n{weights}",
+        f"(stopped by {trained.stopped})\n{trained.weights}",
     )

@@ -208,7 +208,7 @@ def test_the_reader_of_the_output_may_leave() -> None:
 def test_cuda_is_refused_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert _common.choose_device("auto")[0].type == "cpu"
-    with pytest.raises(SettingsError, match="--device cuda"):
+    with pytest.raises(SettingsError, match="`device` cuda"):
         _common.choose_device("cuda")
 
 

@@ -1,0 +1,407 @@
+"""What `import farzi` offers: a function for each step, with plain arguments and typed results.
+
+    import farzi
+
+    data = farzi.prepare("ml-100k")
+    run = farzi.distill(data, "runs/ml-100k")
+    model = farzi.train("runs/ml-100k", out="models/small")
+    farzi.evaluate(model)
+    farzi.compare("runs/ml-100k")
+
+A run, an artifact and a model remember their source and how it was read, so that later steps need
+neither; `on=` says where the source is now, where it has moved. What is done is told to the logger
+`farzi`, never printed. The commands of the command line call these functions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypedDict, Unpack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from farzi.artifact import Artifact, check_split, locate_artifact, read_artifact
+from farzi.data.preparation import prepare
+from farzi.data.prepared import PreparedData
+from farzi.data.sources import Origin
+from farzi.dataset import DistilledDataset
+from farzi.errors import ArtifactError, SettingsError
+from farzi.evaluation import evaluate as score
+from farzi.evaluation import sequences_of, validation_loss
+from farzi.models import student_from
+from farzi.provenance import (
+    Remembered,
+    is_run,
+    read_again,
+    remembered_by,
+    remembered_by_weights,
+    source_record,
+    write_origin,
+)
+from farzi.trained import WEIGHTS, TrainedModel, load_model, save_model
+from farzi.training import Batches, RealBatches, SyntheticBatches, TrainSettings
+from farzi.training import train as train_student
+
+__all__ = ["Evaluation", "HowRead", "Training", "choose_device", "evaluate", "train"]
+
+_log = logging.getLogger("farzi")
+
+Progress = Callable[[int, int, str], None]
+PathLike = str | os.PathLike[str]
+Device = str | torch.device
+
+
+class HowRead(TypedDict, total=False):
+    """How a source is read, where that is not remembered: arguments of `farzi.prepare`."""
+
+    task: Literal["recommend", "language"]
+    data_root: PathLike
+    split: Literal["users", "leave-last-out"]
+    split_seed: int
+    user_col: str
+    item_col: str
+    time_col: str
+    k_core: int
+    min_length: int
+    repeats: Literal["keep", "first"]
+    seen_items: Literal["keep", "leave-out"]
+    format: Literal["table", "jsonl", "parquet", "user-lines", "text"]
+    delimiter: str
+    quote: str
+    tokens: Literal["words", "characters", "blanks"]
+    vocabulary_size: int
+    engine: Literal["duckdb", "spark"]
+
+
+# ---------------------------------------------------------------------------------------- train
+
+
+@dataclass(frozen=True)
+class Training:
+    """A trained model, and how its training went.
+
+    Attributes:
+        model: the model, an ordinary `torch.nn.Module`.
+        loss: validation loss at the step whose weights it has, in nats a token.
+        step: that step.
+        seconds: seconds of training until the run stopped, looks at validation not counted.
+        stopped: `validation` when the loss no longer fell, `cap` at the last allowed step.
+        curve: (step, validation loss) of every look.
+        protocol_line: on what, in one line.
+        weights: the file, where it was saved.
+        origin: where its source was read.
+    """
+
+    model: TrainedModel = field(repr=False)
+    loss: float
+    step: int
+    seconds: float
+    stopped: str
+    curve: tuple[tuple[int, float], ...] = field(repr=False)
+    protocol_line: str = field(repr=False)
+    weights: Path | None = None
+    origin: Origin | None = field(default=None, repr=False)
+
+
+def train(
+    source: Any,
+    out: PathLike | None = None,
+    *,
+    on: PathLike | PreparedData | None = None,
+    student: str | None = None,
+    width: int | None = None,
+    num_layers: int | None = None,
+    num_heads: int | None = None,
+    conv_size: int | None = None,
+    context_length: int = 50,
+    dropout: float = 0.0,
+    smoothing: float = 0.0,
+    lr: float | None = None,
+    batch_size: int | None = None,
+    max_steps: int | None = None,
+    patience: int = 6,
+    seed: int = 0,
+    device: Device = "auto",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **read: Unpack[HowRead],
+) -> Training:
+    r"""Train an ordinary model on distilled sequences, or on real ones.
+
+    Training stops when the loss on the validation part no longer falls, and keeps the weights of
+    the best look.
+
+    Args:
+        source: a run or an artifact; what `farzi.load` or `farzi.prepare` returned; or anything
+            that `farzi.prepare` takes.
+        out: folder for the weights; None: they are not saved.
+        on: where the source of a run or an artifact is now, or that source prepared.
+        student: `sasrec`, `gru4rec`, `fmlp`, `transformer`, `rnn`, with settings of its own as in
+            `rnn:cell=lstm`; None: the artifact's, or what fits the task.
+        width: model width.
+        num_layers: blocks.
+        num_heads: attention heads.
+        conv_size: positions that a causal convolution of the input reads; 0: no convolution.
+        context_length: tokens the model reads; on an artifact it is the artifact's.
+        dropout: dropout rate.
+        smoothing: label smoothing.
+        lr: Adam's step size; None: the artifact's, or 0.01.
+        batch_size: sequences a step; None: the artifact's, or 64.
+        max_steps: the cap; None: 500 on an artifact, 80 epochs on real sequences.
+        patience: looks without improvement after which it stops.
+        seed: of the weights and the batches.
+        device: `auto`, `cpu`, `cuda` or a torch device.
+        overwrite: replace weights that are there.
+        progress: called with (steps done, the cap, what matters now).
+        read: how the source is read, where that is not remembered: arguments of `farzi.prepare`.
+
+    Raises:
+        SettingsError: weights are there already; a setting does not fit.
+        ArtifactError: the artifact is broken, or belongs to another split.
+        DataError: the source cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import farzi
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     log = Path(folder, "log.csv")
+        ...     rows = [f"u{n // 9},film{(n + n // 9) % 7},{n}" for n in range(180)]
+        ...     _ = log.write_text("user,item,time\n" + "\n".join(rows))
+        ...     trained = farzi.train(log, Path(folder, "model"), width=8, max_steps=60, lr=0.02)
+        ...     scores = farzi.evaluate(Path(folder, "model"))
+        >>> trained.loss < 1.0, round(scores["HR@10"], 1)
+        (True, 1.0)
+        >>> trained.model.recommend([["film1", "film2"]], k=1)
+        [['film3']]
+    """
+    folder = None if out is None else Path(out)
+    if folder is not None and (folder / WEIGHTS).exists() and not overwrite:
+        raise SettingsError(f"`out` {out}: weights are there already; `overwrite` replaces them.")
+    sizes = {"width": width, "num_layers": num_layers, "num_heads": num_heads}
+    for name, number in {**sizes, "batch_size": batch_size, "max_steps": max_steps}.items():
+        if number is not None and number < 1:
+            raise ValueError(f"`{name}` must be an int >= 1, got {number}.")
+    artifact, data = _open(source, on, read)
+    chosen, _ = choose_device(device)
+    held_out = sequences_of(data, "validation")
+    defaults: dict[str, Any] = {"context_length": context_length, "width": 32}
+    usual = "transformer" if data.task == "language" else "sasrec"
+    batches: Batches
+    if artifact is not None:
+        defaults |= artifact.recipe["student"]
+        usual = defaults.pop("name")
+        batch_size = batch_size or int(artifact.recipe["batch_size"])
+        batches = SyntheticBatches(artifact.synthetic, batch_size, seed)
+        lr = lr or float(artifact.recipe["lr"])
+        cap, look = max_steps or 500, 10
+    else:
+        batches = RealBatches(sequences_of(data, "train"), context_length, batch_size or 64, seed)
+        look = batches.steps_per_epoch
+        cap = max_steps or 80 * look
+    model = student_from(
+        student or usual,
+        {**defaults, "num_tokens": data.vocabulary.size, "dropout": dropout},
+        {
+            name: value
+            for name, value in {**sizes, "conv_size": conv_size}.items()
+            if value is not None
+        },
+    )
+    line = data.protocol_line(model.context_length)
+    _tell(data, line)
+    looks: list[float] = []
+
+    def tell(step: int, loss: float, _: float) -> None:
+        if progress is not None:
+            looked = f", validation loss {looks[-1]:.3f}" if looks else ""
+            progress(step, cap, f"training loss {loss:.3f}{looked}")
+
+    trained = train_student(
+        model,
+        batches,
+        TrainSettings(
+            lr=lr or 0.01,
+            max_steps=cap,
+            eval_every=look,
+            patience=patience,
+            smoothing=smoothing,
+            seed=seed,
+        ),
+        lambda params: validation_loss(model, params, held_out),
+        device=chosen,
+        on_look=lambda step, params, loss: looks.append(loss),
+        progress=tell,
+    )
+    provenance = source_record(data) | {"distilled": artifact is not None}
+    weights = None
+    if folder is not None:
+        weights = save_model(folder, model, trained.params, data.vocabulary, provenance)
+        write_origin(folder, data.origin)
+    module = TrainedModel(model, trained.params, data.vocabulary, provenance).eval()
+    return Training(
+        model=module,
+        loss=trained.loss,
+        step=trained.step,
+        seconds=trained.seconds,
+        stopped=trained.stopped,
+        curve=tuple((look.step, look.loss) for look in trained.curve),
+        protocol_line=line,
+        weights=weights,
+        origin=data.origin,
+    )
+
+
+def _open(
+    source: Any,
+    on: PathLike | PreparedData | None,
+    read: HowRead,
+) -> tuple[Artifact | None, PreparedData]:
+    """The artifact, where there is one, and the split that it belongs to."""
+    if isinstance(source, DistilledDataset):
+        artifact = source.artifact
+        remembered = Remembered("the dataset", artifact.source)
+    elif isinstance(source, str | os.PathLike) and is_run(source):
+        remembered = remembered_by(source)
+        artifact = read_artifact(locate_artifact(source))
+    elif on is not None:
+        raise SettingsError(f"`on` {on}: {source} is the source itself.")
+    else:
+        return None, source if isinstance(source, PreparedData) else prepare(source, **read)
+    data = on if isinstance(on, PreparedData) else read_again(remembered, on, **read)
+    check_split(
+        artifact,
+        fingerprint=data.fingerprint,
+        split_kind=data.split_kind,
+        split_seed=data.split_seed,
+        train_users_hash=data.train_users_hash,
+    )
+    return artifact, data
+
+
+def _tell(data: PreparedData, line: str) -> None:
+    """Log what a result is about, and what stood out in its source."""
+    _log.info("%s", line)
+    for note in data.notes:
+        _log.debug("%s", note)
+    for warning in data.warnings:
+        _log.warning("%s", warning)
+
+
+# ------------------------------------------------------------------------------------- evaluate
+
+
+@dataclass(frozen=True, repr=False)
+class Evaluation:
+    """Scores of a model on one part of its split.
+
+    Attributes:
+        metrics: mean value by name; rates are fractions.
+        per_user: one value a user, or a sentence, by name.
+        counts: what was scored, and what was left out.
+        part: `validation` or `test`.
+        protocol_line: how the scores came about, in one line.
+
+    Example:
+        >>> from farzi.api import Evaluation
+        >>> Evaluation({"HR@10": 0.25}, {}, {"users": 94}, "test", "ml-100k")
+        test: ml-100k
+          HR@10                    0.2500
+          users                    94
+    """
+
+    metrics: Mapping[str, float]
+    per_user: Mapping[str, NDArray[np.float64]]
+    counts: Mapping[str, int]
+    part: str
+    protocol_line: str
+
+    def __getitem__(self, name: str) -> float:
+        return self.metrics[name]
+
+    def __repr__(self) -> str:
+        rows = [f"  {name:24} {value:.4f}" for name, value in self.metrics.items()]
+        rows += [f"  {n.replace('_', ' '):24} {count:,}" for n, count in self.counts.items()]
+        return "\n".join([f"{self.part}: {self.protocol_line}", *rows])
+
+
+def evaluate(
+    model: PathLike | TrainedModel | Training,
+    *,
+    on: PathLike | PreparedData | None = None,
+    part: Literal["validation", "test"] = "test",
+    device: Device = "auto",
+    **read: Unpack[HowRead],
+) -> Evaluation:
+    """Score a model on the split that it was trained on.
+
+    On any other split, some of its training users would be among those it is scored on; that is
+    refused. Every event and every token that follows another is scored once.
+
+    Args:
+        model: what `farzi.train` returned or saved, or `farzi.load_model` loaded.
+        on: where the source is now, or that source prepared; None: where it was.
+        part: `validation` to choose on, `test` to look at once.
+        device: `auto`, `cpu`, `cuda` or a torch device.
+        read: how the source is read, where that is not remembered: arguments of `farzi.prepare`.
+
+    Raises:
+        ArtifactError: the weights are broken, or were trained on other users.
+        SettingsError: nothing says where the source is.
+        DataError: the source cannot be read.
+
+    `farzi.train` shows an example.
+    """
+    if isinstance(model, Training):
+        remembered = Remembered("the model", model.model.provenance, model.origin)
+        module = model.model
+    elif isinstance(model, TrainedModel):
+        remembered, module = Remembered("the model", model.provenance), model
+    else:
+        path = Path(model)
+        weights = path / WEIGHTS if path.is_dir() else path
+        module = load_model(weights)
+        remembered = remembered_by_weights(weights, module.provenance)
+    data = on if isinstance(on, PreparedData) else read_again(remembered, on, **read)
+    if module.provenance.get("train_users_hash") != data.train_users_hash:
+        raise ArtifactError(
+            f"{remembered.by}: trained on other users than {data.name}'s split {data.split_seed} "
+            "holds for training, so its scores would not be of held-out users."
+        )
+    chosen, _ = choose_device(device)
+    params = {name: value.detach().to(chosen) for name, value in module.params.items()}
+    scores = score(module.student, params, data, part)
+    line = data.protocol_line(module.student.context_length)
+    for warning in data.warnings:
+        _log.warning("%s", warning)
+    return Evaluation(scores.metrics, scores.per_user, scores.counts, part, line)
+
+
+# --------------------------------------------------------------------------------------- device
+
+
+def choose_device(device: Device) -> tuple[torch.device, str]:
+    """Return the device to compute on, and why.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or a torch device.
+
+    Raises:
+        SettingsError: a CUDA device is asked for and there is none.
+    """
+    if isinstance(device, str) and device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), f"there is one: {torch.cuda.get_device_name()}"
+        return torch.device("cpu"), "there is no CUDA device"
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise SettingsError("`device` cuda: there is no CUDA device here; use `device` cpu.")
+        return chosen, f"asked for: {torch.cuda.get_device_name(chosen)}"
+    return chosen, "asked for"

@@ -1,0 +1,113 @@
+"""`import farzi`: a function for each step, typed results, nothing printed."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import farzi
+from farzi.api import HowRead
+from farzi.errors import ArtifactError, SettingsError
+from toy import write_log
+
+FUNCTIONS = ["prepare", "train", "evaluate", "load"]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return write_log(tmp_path / "log.tsv")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_is_documented(name: str) -> None:
+    function = getattr(farzi, name)
+    page = inspect.getdoc(function)
+    for argument in inspect.signature(function).parameters:
+        assert f"    {argument}: " in page, argument
+    assert "Raises:" in page
+
+
+def test_every_name_is_there() -> None:
+    for name in farzi.__all__:
+        assert getattr(farzi, name) is not None
+    assert set(farzi.__all__) <= set(dir(farzi))
+    with pytest.raises(AttributeError, match="trian"):
+        farzi.trian  # noqa: B018
+
+
+def test_the_arguments_of_prepare_are_those_that_every_step_takes() -> None:
+    taken = set(inspect.signature(farzi.prepare).parameters) - {"source", "progress"}
+    assert taken == set(HowRead.__annotations__)
+
+
+@pytest.mark.slow
+def test_mypy_sees_the_types(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import farzi\n"
+        "reveal_type(farzi.train('log.csv').loss)\n"
+        "reveal_type(farzi.evaluate('model')['HR@10'])\n"
+        "farzi.train('log.csv', user_column='who')\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--no-error-summary", str(program)]
+    command += ["--cache-dir", str(tmp_path / "cache"), "--follow-imports", "silent"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    assert len(re.findall('Revealed type is ".*float"', said)) == 2, said
+    assert 'Unexpected keyword argument "user_column"' in said
+
+
+def test_results_can_be_read(log: Path, tmp_path: Path) -> None:
+    trained = farzi.train(log, tmp_path / "model", width=8, max_steps=20)
+    assert repr(trained).startswith("Training(loss=")
+    assert str(tmp_path / "model" / "weights.safetensors") in repr(trained)
+    scores = farzi.evaluate(trained)
+    lines = repr(scores).splitlines()
+    assert lines[0] == f"test: {trained.protocol_line}"
+    assert any(line.startswith("  HR@10 ") for line in lines)
+    assert scores["HR@10"] == scores.metrics["HR@10"]
+
+
+def test_a_model_is_scored_the_same_wherever_it_comes_from(log: Path, tmp_path: Path) -> None:
+    trained = farzi.train(log, tmp_path / "model", width=8, max_steps=20, split_seed=1)
+    expected = farzi.evaluate(trained).metrics
+    assert farzi.evaluate(tmp_path / "model").metrics == expected
+    loaded = farzi.load_model(tmp_path / "model")
+    assert farzi.evaluate(loaded, on=log).metrics == expected
+    data = farzi.prepare(log, split_seed=1)
+    assert farzi.evaluate(loaded, on=data).metrics == expected
+    with pytest.raises(SettingsError, match="name it with `on`"):
+        farzi.evaluate(loaded)
+    with pytest.raises(ArtifactError, match="trained on other users"):
+        farzi.evaluate(loaded, on=farzi.prepare(log, split_seed=2))
+
+
+def test_nothing_is_trained_over(log: Path, tmp_path: Path) -> None:
+    farzi.train(log, tmp_path / "model", width=8, max_steps=10)
+    with pytest.raises(SettingsError, match="`overwrite` replaces them"):
+        farzi.train(log, tmp_path / "model", width=8, max_steps=10)
+    farzi.train(log, tmp_path / "model", width=8, max_steps=10, overwrite=True)
+
+
+def test_it_logs_and_prints_nothing(
+    log: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    steps = []
+    with caplog.at_level(logging.INFO, "farzi"):
+        trained = farzi.train(log, width=8, max_steps=10, progress=lambda *told: steps.append(told))
+    assert trained.weights is None
+    assert trained.protocol_line in caplog.messages
+    assert steps[-1][:2] == (10, 10)
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+@pytest.mark.parametrize(("name", "value"), [("width", 0), ("max_steps", 0), ("batch_size", -1)])
+def test_a_wrong_number_names_its_argument(log: Path, name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"`{name}` must be an int >= 1, got {value}"):
+        farzi.train(log, **{name: value})
