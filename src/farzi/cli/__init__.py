@@ -35,10 +35,11 @@ COMMANDS = {
     "train": "Train an ordinary model on an artifact or on a source.",
     "evaluate": "Score a model on a source, the protocol spelled out.",
     "compare": "Compare an artifact with full data and with samples of it.",
+    "watch": "Watch a run: how far it is, its losses, gradients and agreement.",
     "report": "Write one HTML page that shows a run: result, course, contents, cost.",
     "inspect": "Show what an artifact holds.",
     "export": "Write a distilled dataset in the files that other tools read.",
-    "doctor": "Show the versions, devices and settings that farzi finds here.",
+    "doctor": "Show what farzi finds here, and say what to do where something is missing.",
 }
 
 
