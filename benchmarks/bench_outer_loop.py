@@ -33,24 +33,19 @@ import sys, time, torch
 torch.set_num_threads(int(sys.argv[2]))
 from farzi.cli._common import keep_freed_memory
 keep_freed_memory()
-import farzi.metagrad, numpy as np
 from farzi.data import prepare
-from dataclasses import replace
 from farzi.distill import DistillSettings, Distiller
 from farzi.distill.starts.random import random_start
 from farzi.evaluation import sequences_of
-from farzi.models import build_student
 data = prepare(sys.argv[3])
-settings = DistillSettings(num_students=1, validation_seeds=1, inner_steps=25, start="random")
-student = build_student({
-    "name": "sasrec", "num_tokens": data.vocabulary.size, "context_length": settings.length,
-    "width": settings.width, "num_layers": 1, "num_heads": 1, "dropout": 0.0,
+settings = DistillSettings().with_values({
+    "outer.num_students": 1, "outer.validation_seeds": 1, "inner.steps": 25, "start": "random",
+    "inner.adjoint": sys.argv[1].lower(),
 })
+student = settings.student.build(data.vocabulary.size, settings.length)
 start = random_start(50, 50, settings.latent_dim, data.vocabulary.size, labels=True, seed=0)
 train, looked = sequences_of(data, "train"), sequences_of(data, "validation")
 loop = Distiller(student, settings, train, looked, start)
-adjoint = getattr(farzi.metagrad, sys.argv[1])()
-object.__setattr__(loop, "problem", replace(loop.problem, adjoint=adjoint))
 state = loop.begin()
 loop.step(state)
 began = time.perf_counter()

@@ -3,24 +3,29 @@
 import numpy as np
 
 from farzi.data import prepare
-from farzi.distill import DistillSettings
+from farzi.distill import (
+    DistillSettings,
+    InnerSettings,
+    OuterSettings,
+    StudentSettings,
+    TeacherSettings,
+)
 
 SMALL = DistillSettings(
     num_sequences=6,
     length=8,
     latent_dim=4,
-    width=8,
-    num_teachers=1,
-    teacher_epochs=6,
-    outer_steps=6,
-    outer_batch=8,
-    inner_steps=8,
-    window=4,
-    inner_batch=3,
-    num_students=2,
-    starts_per_step=2,
-    validate_every=3,
-    validation_seeds=1,
+    student=StudentSettings("sasrec", {"width": 8}),
+    teachers=TeacherSettings(num_runs=1, max_epochs=6),
+    inner=InnerSettings(steps=8, window=4, batch_size=3),
+    outer=OuterSettings(
+        steps=6,
+        batch_size=8,
+        num_students=2,
+        students_per_step=2,
+        validate_every=3,
+        validation_seeds=1,
+    ),
 )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +181,7 @@ def test_tf32_is_off_and_costs_accuracy_when_on() -> None:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.filterwarnings("ignore")
 def test_a_distillation_runs_on_the_device(tmp_path: Path, device: str, compiled: bool) -> None:
-    settings = replace(SMALL, compiled=compiled)
+    settings = SMALL.with_values({"inner.compiled": compiled})
     data = toy_data(tmp_path)
     outcome = distill(data, tmp_path / "run", settings, device=device)
     assert outcome.artifact is not None

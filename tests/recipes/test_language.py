@@ -23,15 +23,15 @@ def test_distils_and_compares_a_text(tmp_path):
     text = write_text(tmp_path / "toy.txt")
     settings = {
         "latent_dim": 4,
-        "width": 8,
-        "num_teachers": 1,
-        "teacher_epochs": 4,
-        "inner_steps": 8,
-        "window": 4,
-        "inner_batch": 3,
-        "num_students": 2,
-        "validate_every": 2,
-        "validation_seeds": 1,
+        "student.width": 8,
+        "teachers.num_runs": 1,
+        "teachers.max_epochs": 4,
+        "inner.steps": 8,
+        "inner.window": 4,
+        "inner.batch_size": 3,
+        "outer.num_students": 2,
+        "outer.validate_every": 2,
+        "outer.validation_seeds": 1,
     }
     flags = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     out = tmp_path / "run"

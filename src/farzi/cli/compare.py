@@ -180,7 +180,6 @@ def _split(
 ) -> Split:
     """Check the split an artifact belongs to, and find or train the teacher of the soft rows."""
     from farzi.artifact import check_split
-    from farzi.distill import DistillSettings
     from farzi.distill.teachers import Omega, TeacherSettings, teacher_runs
     from farzi.evaluation import sequences_of
     from farzi.experiments.rows import ROWS, load_row
@@ -204,17 +203,13 @@ def _split(
         omega = Omega.load(folder / "teachers")
         if omega is None:
             output.say("no teachers in the run folder: training some for the soft rows")
-            defaults = DistillSettings()
+            defaults = TeacherSettings()
             with tempfile.TemporaryDirectory() as scratch:
                 trained = teacher_runs(
                     build_student({**student, "dropout": defaults.dropout}),
                     sequences_of(data, "train"),
                     sequences_of(data, "validation"),
-                    TeacherSettings(
-                        defaults.num_teachers,
-                        defaults.teacher_lr,
-                        smoothing=defaults.teacher_smoothing,
-                    ),
+                    defaults,
                     Path(scratch),
                 )
                 teachers = trained.teachers()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import json
-import re
+import os
 import signal
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -22,13 +19,15 @@ from farzi.cli._common import (
     EXIT_STOPPED,
     Device,
     Output,
-    Seed,
     SplitSeeds,
     choose_device,
 )
 from farzi.cli._source import DEFAULT_READING, Reading
 from farzi.cli.report import report_at_the_end
-from farzi.errors import SettingsError
+
+if TYPE_CHECKING:
+    from farzi.distill import RunOutcome
+    from farzi.distill.parse import Layer
 
 __all__ = ["distill"]
 
@@ -44,14 +43,20 @@ def distill(
     inner_steps: int | None = None,
     window: int | None = None,
     student: str | None = None,
-    start: Literal["teacher", "real", "random"] | None = None,
+    objective: str | None = None,
+    start: str | None = None,
+    from_: Annotated[Path | None, Parameter(name="--from")] = None,
+    inner_optimizer: str | None = None,
+    adjoint: str | None = None,
     config: Path | None = None,
     set: tuple[str, ...] = (),
     resume: bool = False,
     dry_run: bool = False,
     report: Annotated[bool, Parameter(negative="--no-report")] = True,
     reading: Reading = DEFAULT_READING,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, Parameter(help="Seed of the models: their weights and their batches.")
+    ] = None,
     split_seed: SplitSeeds = (0,),
     device: Device = "auto",
     output: Output = DEFAULT_OUTPUT,
@@ -69,104 +74,168 @@ def distill(
         outer_steps: steps of the outer loop; 0 keeps the start as it is.
         inner_steps: steps a student is trained for.
         window: inner steps that one meta-gradient goes through.
-        student: sasrec, gru4rec, fmlp, transformer or rnn; what fits the task without it.
-        start: where the synthetic sequences begin.
+        student: the model to distil for: sasrec, gru4rec, fmlp, transformer or rnn (rnn:cell=lstm);
+            what fits the task without it.
+        objective: what the outer loop lowers: meta_matching (Farzi), random_matching (the same
+            from random weights), gradient_matching or trajectory_matching.
+        start: where the synthetic sequences begin: teacher, real, random, or artifact with --from.
+        from_: run or artifact to begin from.
+        inner_optimizer: what trains the students: adam, adamw, sgd, rmsprop or adagrad; momentum
+            and decay by --set inner.optimizer.momentum=0.9.
+        adjoint: how inner steps are differentiated: stored, checkpointed, reversible, direct, auto.
         config: TOML or JSON file of settings; flags go before it.
-        set: NAME=VALUE of any other setting; may be repeated.
+        set: NAME=VALUE of any other setting, such as outer.lr_labels=0.01; may be repeated.
+            --dry-run lists them all.
         resume: go on with the run in OUT.
-        dry_run: show settings and sizes, and stop before any training.
+        dry_run: check everything, show the settings, and stop before any training.
         report: write the run's report at the end; --no-report leaves it out.
 
     Example:
         farzi distill stdlib-calls --out runs/calls
         farzi distill ml-100k --data-root ~/datasets --size 50x50 --out runs/ml-100k
-        farzi distill ml-100k --out runs/a --set lr_labels=0.02 --set num_teachers=1
+        farzi distill ml-100k --out runs/a --set outer.lr_labels=0.02 --set teachers.num_runs=1
+        farzi distill ml-100k --out runs/sgd --inner-optimizer sgd --adjoint reversible
+        farzi distill log.csv --out runs/today --start artifact --from runs/yesterday
         torchrun --nproc-per-node 2 -m farzi distill ml-100k --out runs/b
     """
+    with _stop_on_signal() as stop:
+        flags: dict[str, tuple[str, Any]] = {
+            "seed": ("--seed", seed),
+            "latent_dim": ("--latent-dim", latent_dim),
+            "outer.steps": ("--outer-steps", outer_steps),
+            "inner.steps": ("--inner-steps", inner_steps),
+            "inner.window": ("--window", window),
+            "student.name": ("--student", student),
+            "objective.name": ("--objective", objective),
+            "start.name": ("--start", start),
+            "start.run": ("--from", None if from_ is None else str(from_)),
+            "inner.optimizer.name": ("--inner-optimizer", inner_optimizer),
+            "inner.adjoint.name": ("--adjoint", adjoint),
+        }
+        given = {name: flag for name, flag in flags.items() if flag[1] is not None}
+        chosen_device, reason = choose_device(device)
+        output.detail(f"device {chosen_device}: {reason}")
+        layers = _layers(config, size, given, set)
+        outcomes: list[dict[str, Any]] = []
+        for number in split_seed:
+            folder = out if len(split_seed) == 1 else out / f"split-{number}"
+            outcome = _one_split(
+                source,
+                folder,
+                layers,
+                {**reading.asked, "split_seed": number},
+                resume=resume,
+                dry_run=dry_run,
+                report=report,
+                device=chosen_device,
+                stop=stop,
+                output=output,
+            )
+            if outcome is None:
+                continue  # a process of torchrun that is not the first
+            outcomes.append(outcome)
+            if "artifact" in outcome and outcome["artifact"] is None:
+                output.say(_advice(outcome))
+                break
+        if not outcomes:
+            return EXIT_DONE
+        payload = outcomes[0] if len(outcomes) == 1 else {"runs": outcomes}
+        output.result(payload, text="\n".join(_line(outcome) for outcome in outcomes))
+        if "artifact" in outcomes[-1] and outcomes[-1]["artifact"] is None:
+            return EXIT_INTERRUPTED if stop.got == signal.SIGINT else EXIT_STOPPED
+        return EXIT_DONE
+
+
+def _layers(
+    config: Path | None, size: str | None, flags: dict[str, tuple[str, Any]], texts: tuple[str, ...]
+) -> list[Layer]:
+    """The settings of files and flags, the last of highest rank; checked before data are read."""
+    from farzi.distill.parse import check_layers, read_file, read_flags
+    from farzi.distill.presets import parse_size
+
+    for name, value in parse_size(size).items():
+        flags[name] = ("--size", value)
+    layers = [] if config is None else [read_file(config)]
+    layers.append(read_flags(texts, flags))
+    check_layers(layers)
+    return layers
+
+
+def _one_split(
+    source: str,
+    folder: Path,
+    layers: list[Layer],
+    reading: dict[str, Any],
+    *,
+    resume: bool,
+    dry_run: bool,
+    report: bool,
+    device: Any,
+    stop: _Stop,
+    output: Output,
+) -> dict[str, Any] | None:
+    """Distil one split; its outcome for the reader, None in a process that is not the first."""
     from farzi.data import prepare
-    from farzi.distill import DistillSettings
     from farzi.distill import distill as run_distillation
+    from farzi.distill import plan_run
+    from farzi.distill.folder import check_claim
+    from farzi.distill.parse import settings_for
     from farzi.distill.world import world_of_torchrun
 
-    chosen_device, reason = choose_device(device)
-    output.detail(f"device {chosen_device}: {reason}")
-    outcomes: list[dict[str, Any]] = []
-    code = EXIT_DONE
-    for number in split_seed:
-        data = prepare(
-            source,
-            split_seed=number,
-            **reading.asked,
+    if not resume and int(os.environ.get("RANK", "0")) == 0:
+        check_claim(folder, {}, resume)  # before the source is read, which may take long
+    data = prepare(source, **reading)
+    settings = settings_for(data, *layers)
+    output.say(data.protocol_line(settings.context_length))
+    for warning in data.warnings:
+        output.say(f"warning: {warning}")
+    if dry_run:
+        plan = plan_run(data, settings)
+        plan.check_out(folder, resume=resume, device=device)
+        return {"out": str(folder), "settings": plan.settings.as_dict()}
+    with (
+        world_of_torchrun(device) as world,
+        (output if world.rank == 0 else Output(quiet=True)).progress("distil", unit="") as bar,
+        stop.polled(),
+    ):
+        outcome = run_distillation(
+            data,
+            folder,
+            settings,
+            resume=resume,
+            device=device,
+            report=lambda stage, done, total, note: bar(
+                done, total, f"{stage}: {note}" if note else stage
+            ),
+            should_stop=stop.asked,
+            world=world,
         )
-        values = _read_config(config) | {"seed": seed}
-        flags = {
-            "latent_dim": latent_dim,
-            "outer_steps": outer_steps,
-            "inner_steps": inner_steps,
-            "window": window,
-            "student": student,
-            "start": start,
-        }
-        values |= {name: value for name, value in flags.items() if value is not None}
-        values |= _parse_size(size)
-        values |= dict(_parse_setting(text) for text in set)
-        values = _defaults(source, data.task, labels=values.get("labels") is not False) | values
-        settings = DistillSettings(**_typed(values))
-        folder = out if len(split_seed) == 1 else out / f"split-{number}"
-        output.say(data.protocol_line(settings.context_length))
-        for warning in data.warnings:
-            output.say(f"warning: {warning}")
-        if dry_run:
-            outcomes.append({"out": str(folder), "settings": settings.as_dict()})
-            continue
-        with (
-            world_of_torchrun(chosen_device) as world,
-            _stop_on_signal() as stop,
-            (output if world.rank == 0 else Output(quiet=True)).progress("distil", unit="") as bar,
-        ):
+    if world.rank:
+        return None
+    if report and outcome.artifact is not None:
+        report_at_the_end(folder, data, output)
+    return _payload(outcome)
 
-            def show(stage: str, done: int, total: int, note: str, bar: Any = bar) -> None:
-                bar(done, total, f"{stage}: {note}" if note else stage)
 
-            outcome = run_distillation(
-                data,
-                folder,
-                settings,
-                resume=resume,
-                device=chosen_device,
-                report=show,
-                should_stop=lambda stop=stop: stop[0] is not None,  # type: ignore[misc]
-                world=world,
-            )
-        if world.rank:
-            continue
-        outcomes.append(
-            {
-                "run": str(folder),
-                "artifact": None if outcome.artifact is None else str(outcome.artifact),
-                "stopped": outcome.stopped,
-                "outer_steps": outcome.outer_steps,
-                "best_step": outcome.best_step,
-                "start_loss": outcome.start_loss,
-                "best_loss": outcome.best_loss,
-            }
-        )
-        if outcome.artifact is None:
-            code = EXIT_INTERRUPTED if stop[0] == signal.SIGINT else EXIT_STOPPED
-            output.say(f"stopped after outer step {outcome.outer_steps}; --resume goes on.")
-            break
-        if report:
-            report_at_the_end(folder, data, output)
-    if not outcomes:
-        return code  # a process of torchrun that is not the first
-    payload = outcomes[0] if len(outcomes) == 1 else {"runs": outcomes}
-    output.result(payload, text="\n".join(_line(outcome) for outcome in outcomes))
-    return code
+def _payload(outcome: RunOutcome) -> dict[str, Any]:
+    return {
+        "run": str(outcome.folder),
+        "artifact": None if outcome.artifact is None else str(outcome.artifact),
+        "stopped": outcome.stopped,
+        "outer_steps": outcome.outer_steps,
+        "best_step": outcome.best_step,
+        "start_loss": outcome.start_loss,
+        "best_loss": outcome.best_loss,
+    }
+
+
+def _advice(outcome: dict[str, Any]) -> str:
+    return f"stopped after outer step {outcome['outer_steps']}; --resume goes on."
 
 
 def _line(outcome: dict[str, Any]) -> str:
     if "settings" in outcome:
-        lines = [f"{name} = {value}" for name, value in outcome["settings"].items()]
+        lines = [f"{name} = {value}" for name, value in _dotted(outcome["settings"])]
         return "\n".join([f"would write {outcome['out']}", *lines])
     if outcome["artifact"] is None:
         return f"{outcome['run']}: {outcome['stopped']}"
@@ -177,90 +246,60 @@ def _line(outcome: dict[str, Any]) -> str:
     )
 
 
-def _defaults(source: str, task: str, *, labels: bool) -> dict[str, Any]:
-    """What suits the source, the task and the format where nothing else is asked for."""
-    from farzi.data import SOURCES
-
-    known = SOURCES.get(source)
-    values = _parse_size(known.size if known is not None else None)
-    if task == "language":
-        values |= {"student": "transformer", "teacher_epochs": 12, "teacher_batch": 128}
-        values |= {"latent_dim": 24}
-    if not labels:
-        # Tokens alone start far from what they can be, and take longer steps.
-        values |= {"outer_steps": 200, "lr_latent": 0.02, "lr_decoder": 0.01, "latent_dim": 24}
-    return values
-
-
-def _parse_size(size: str | None) -> dict[str, Any]:
-    if size is None:
-        return {}
-    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,4})", size)
-    if match is None:
-        raise SettingsError(f"--size must be SEQUENCESxLENGTH such as 50x50, got {size!r}.")
-    return {"num_sequences": int(match[1]), "length": int(match[2])}
-
-
-def _read_config(config: Path | None) -> dict[str, Any]:
-    if config is None:
-        return {}
-    try:
-        text = config.read_text(encoding="utf-8")
-        values = json.loads(text) if config.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise SettingsError(f"--config {config}: {error.strerror}.") from None
-    except ValueError as error:
-        raise SettingsError(f"--config {config}: {error}.") from None
-    if not isinstance(values, dict):
-        raise SettingsError(f"--config {config}: must hold names and values.")
-    return values
-
-
-def _parse_setting(text: str) -> tuple[str, Any]:
-    name, found, value = text.partition("=")
-    if not found:
-        raise SettingsError(f"--set must be NAME=VALUE, got {text!r}.")
-    try:
-        return name.strip(), json.loads(value.lower() if value in ("True", "False") else value)
-    except ValueError:
-        return name.strip(), value
-
-
-def _typed(values: dict[str, Any]) -> dict[str, Any]:
-    """The values, each known and of the type of its default."""
-    from farzi.distill import DistillSettings
-
-    defaults = {field.name: field.default for field in dataclasses.fields(DistillSettings)}
-    typed = {}
+def _dotted(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in values.items():
-        if name not in defaults:
-            close = difflib.get_close_matches(name, defaults, n=3)
-            hint = f" Close matches: {', '.join(close)}." if close else ""
-            raise SettingsError(f"unknown setting {name!r}.{hint}")
-        kind = type(defaults[name])
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if type(value) is not kind:
-            raise SettingsError(f"`{name}` must be of type {kind.__name__}, got {value!r}.")
-        typed[name] = value
-    return typed
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+@dataclass
+class _Stop:
+    """Whether SIGINT or SIGTERM came, and whether anybody asks.
+
+    Attributes:
+        got: the signal, or None.
+        is_polled: whether a run asks between its steps; else the command ends where it is, since
+            there is nothing to save.
+    """
+
+    got: int | None = None
+    is_polled: bool = False
+
+    def asked(self) -> bool:
+        """Whether a stop was asked for."""
+        return self.got is not None
+
+    @contextmanager
+    def polled(self) -> Iterator[None]:
+        """While the block runs, it asks."""
+        self.is_polled = True
+        try:
+            yield
+        finally:
+            self.is_polled = False
 
 
 @contextmanager
-def _stop_on_signal() -> Iterator[list[int | None]]:
+def _stop_on_signal() -> Iterator[_Stop]:
     """Note the first SIGINT or SIGTERM, so that the run saves and stops; a second one ends it."""
-    got: list[int | None] = [None]
+    stop = _Stop()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, frame: Any) -> None:
-        got[0] = number
+        stop.got = number
         for restored, handler in before.items():
             signal.signal(restored, handler)
+        if not stop.is_polled:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            raise SystemExit(EXIT_STOPPED)
 
     for number in before:
         signal.signal(number, note)
     try:
-        yield got
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -22,15 +22,15 @@ import torch
 from torch import Tensor
 
 from farzi.data.sequences import Sequences
+from farzi.distill.fresh import fresh_student_loss
 from farzi.distill.problem import Member, Problem
 from farzi.distill.settings import DistillSettings
+from farzi.distill.stopping import ShouldStop, never
 from farzi.distill.teachers import Omega
 from farzi.distill.world import ALONE, World
 from farzi.errors import NonFiniteError
-from farzi.evaluation import validation_loss
 from farzi.models import Student
 from farzi.synthetic import SyntheticSequences
-from farzi.training import SyntheticBatches, TrainSettings, train
 
 __all__ = ["DistillState", "Distiller", "Member", "Record"]
 
@@ -50,6 +50,7 @@ class DistillState:
         second: second moments.
         members: the pool.
         num_begun: students begun so far.
+        start_loss: validation loss of fresh students before the first outer step.
         best: the sequences with the lowest validation loss.
         best_step: outer step of `best`.
         best_loss: its validation loss.
@@ -63,6 +64,7 @@ class DistillState:
     second: dict[str, Tensor]
     members: tuple[Member, ...]
     num_begun: int
+    start_loss: float
     best: SyntheticSequences
     best_step: int
     best_loss: float
@@ -83,6 +85,7 @@ class Distiller:
         omega: teacher runs: targets of the outer loss, and where some students start.
         world: the processes; draw d of an outer step on rank r is what draw d * size + r of a
             single process with all their students would be.
+        should_stop: asked at every inner step; a stop leaves the state as it was.
     """
 
     student: Student
@@ -92,6 +95,7 @@ class Distiller:
     start: SyntheticSequences
     omega: Omega | None = None
     world: World = ALONE
+    should_stop: ShouldStop = never
 
     @functools.cached_property
     def problem(self) -> Problem:
@@ -99,32 +103,34 @@ class Distiller:
         settings = self.settings
         return Problem(
             student=self.student,
-            optimizer=settings.optimizer,
-            adjoint=settings.adjoint,
+            optimizer=settings.inner.optimizer,
+            adjoint=settings.inner.adjoint,
             start=self.start,
             train_sequences=self.train_sequences,
-            window=settings.window,
-            inner_batch=settings.inner_batch,
-            outer_batch=settings.outer_batch,
+            window=settings.inner.window,
+            inner_batch=settings.inner.batch_size,
+            outer_batch=settings.outer.batch_size,
             seed=settings.seed,
             omega=self.omega,
-            compiled=settings.compiled,
+            compiled=settings.inner.compiled,
+            should_stop=self.should_stop,
         )
 
     def begin(self, progress: Callable[[int, int, str], None] | None = None) -> DistillState:
         """A pool with staggered ages, and the start validated as outer step 0."""
-        settings = self.settings
+        inner, outer = self.settings.inner, self.settings.outer
         members = []
-        for index in range(settings.num_students if settings.outer_steps else 0):
+        for index in range(outer.num_students if outer.steps else 0):
             place = self._across_ranks(index)
             member = self.settings.objective.begin(self.problem, place)
-            windows = settings.inner_steps // settings.window
-            of_all = settings.num_students * self.world.size
-            age = place * windows // of_all * settings.window
+            windows = inner.steps // inner.window
+            of_all = outer.num_students * self.world.size
+            age = place * windows // of_all * inner.window
             members.append(self.problem.advance(member, self.start, age))
             if progress is not None:
-                progress(index + 1, settings.num_students, "students at staggered ages")
+                progress(index + 1, outer.num_students, "students at staggered ages")
         zeros = {name: torch.zeros_like(block) for name, block in self.start.factors().items()}
+        loss = self.fresh_loss(self.start)
         return DistillState(
             synthetic=self.start,
             step=0,
@@ -132,9 +138,10 @@ class Distiller:
             second=zeros,
             members=tuple(members),
             num_begun=len(members),
+            start_loss=loss,
             best=self.start,
             best_step=0,
-            best_loss=self.fresh_loss(self.start),
+            best_loss=loss,
             looks_since_best=0,
         )
 
@@ -143,14 +150,14 @@ class Distiller:
 
         A student whose loss or gradient is not finite is begun anew, and its gradient is left out.
         """
-        settings = self.settings
+        inner, outer = self.settings.inner, self.settings.outer
         members, num_begun = list(state.members), state.num_begun
         gradients: list[dict[str, Tensor]] = []
         values: list[float] = []
         restarted: list[str] = []
         ages = []
-        for draw in range(settings.starts_per_step):
-            turn = state.step * settings.starts_per_step + draw
+        for draw in range(outer.students_per_step):
+            turn = state.step * outer.students_per_step + draw
             number = self._across_ranks(turn)
             place = turn % len(members)
             member = members[place]
@@ -160,13 +167,13 @@ class Distiller:
                 )
             except NonFiniteError as error:
                 restarted.append(str(error))
-                member = replace(member, age=settings.inner_steps)
+                member = replace(member, age=inner.steps)
             else:
                 member = window.member
                 gradients.append(window.gradients)
                 values.append(window.value)
                 ages.append(member.age)
-            if member.age + settings.window > settings.inner_steps:
+            if member.age + inner.window > inner.steps:
                 number = self._across_ranks(num_begun)
                 member = self.settings.objective.begin(self.problem, number)
                 num_begun += 1
@@ -206,7 +213,7 @@ class Distiller:
             )
         else:
             state = replace(state, looks_since_best=state.looks_since_best + 1)
-        if state.looks_since_best >= self.settings.patience:
+        if state.looks_since_best >= self.settings.outer.patience:
             reason = (
                 f"fresh students' validation loss has not fallen below {state.best_loss:.4f} "
                 f"(outer step {state.best_step}) for {state.looks_since_best} looks"
@@ -215,13 +222,13 @@ class Distiller:
             record["stopped"] = reason
         return state, record
 
-    def alignment(self, state: DistillState, num_starts: int = 3) -> dict[str, float]:
-        """Mean cosine between the meta-gradients of different starts on one real batch, by block.
+    def alignment(self, state: DistillState, num_students: int = 3) -> dict[str, float]:
+        """Mean cosine between different students' meta-gradients on one real batch, by block.
 
-        Near 0 the gradient is about each start alone and a step along it helps no other.
+        Near 0 the gradient is about each student alone, and a step along it helps no other.
         """
         gradients = []
-        for member in state.members[:num_starts]:
+        for member in state.members[:num_students]:
             try:
                 window = self.settings.objective.window(
                     self.problem, member, state.synthetic, state.step
@@ -233,21 +240,13 @@ class Distiller:
 
     def fresh_loss(self, synthetic: SyntheticSequences) -> float:
         """Validation loss of fresh students trained on `synthetic`, mean over their seeds."""
-        losses = []
-        for index in range(self.settings.validation_seeds):
-            seed = _FRESH + index
-            batches = SyntheticBatches(synthetic, self.settings.inner_batch, seed)
-            trained = train(
-                self.student,
-                batches,
-                TrainSettings(
-                    lr=self.settings.inner_lr, max_steps=self.settings.inner_steps, seed=seed
-                ),
-                lambda params: validation_loss(self.student, params, self.validation_sequences),
-                device=synthetic.latent.device,
+        seeds = range(_FRESH, _FRESH + self.settings.outer.validation_seeds)
+        return statistics.fmean(
+            fresh_student_loss(
+                self.problem, synthetic, self.validation_sequences, self.settings.inner.steps, seed
             )
-            losses.append(trained.loss)
-        return statistics.fmean(losses)
+            for seed in seeds
+        )
 
     def _across_ranks(self, number: int) -> int:
         """A count of this process as one over all processes."""
@@ -255,14 +254,14 @@ class Distiller:
 
     def _update(self, state: DistillState, gradients: Mapping[str, Tensor]) -> DistillState:
         """Adam on gradients of unit RMS, each block with its own step relative to its size."""
-        settings = self.settings
+        outer = self.settings.outer
         step_sizes = {
-            "latent": settings.lr_latent,
-            "labels": settings.lr_labels,
-            "decoder": settings.lr_decoder,
+            "latent": outer.lr_latent,
+            "labels": outer.lr_labels,
+            "decoder": outer.lr_decoder,
         }
         b1, b2, number = 0.9, 0.99, state.step
-        schedule = _schedule(number, settings.outer_steps)
+        schedule = _schedule(number, outer.steps)
         first, second, blocks = {}, {}, {}
         for name, block in state.synthetic.factors().items():
             gradient = gradients[name]

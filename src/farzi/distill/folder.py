@@ -1,10 +1,13 @@
 """The folder of a run: who writes to it, what it was begun with, its state and its records.
 
-run/settings.json       settings, source and split, versions, threads
-run/teachers/           Omega
-run/state.safetensors   everything the outer loop needs to go on
-run/metrics.jsonl       one record an outer step, one more a look
-run/artifact/           the result
+    run/settings.json       settings, source, split, versions, threads, kernels
+    run/teachers/           Omega
+    run/state.safetensors   everything the outer loop needs to go on, with its hash
+    run/metrics.jsonl       one record an outer step, one more a look
+    run/artifact/           the result
+
+Every file is written under a hidden name, then renamed: what a killed process leaves is complete,
+or such a draft, which the next process removes.
 """
 
 from __future__ import annotations
@@ -12,58 +15,110 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from farzi.data.sources import Origin
 from farzi.distill.distiller import DistillState, Record
 from farzi.distill.problem import Member
+from farzi.distill.sealed import load_sealed, save_sealed, write_text
 from farzi.errors import DataError, RunLockedError, SettingsError
 from farzi.metagrad import Optimizer
 from farzi.metagrad.update import state_names
 from farzi.synthetic import SyntheticSequences
 
-__all__ = ["Metrics", "claim", "load_state", "locked", "save_state", "state_file"]
+__all__ = [
+    "Metrics",
+    "check_claim",
+    "claim",
+    "load_state",
+    "locked",
+    "save_state",
+    "state_file",
+]
+
+RECORD = "settings.json"
+LOCK = "run.lock"
 
 
-def claim(folder: Path, identity: dict[str, Any], origin: Origin | None, resume: bool) -> None:
-    """Make the folder for a new run, or check that it holds the run to go on with.
+# ------------------------------------------------------------------------- whose the folder is
 
-    `settings.json` keeps where the source lies too, which may change before a run goes on.
+
+def check_claim(folder: Path, identity: Mapping[str, Any], resume: bool) -> None:
+    """Refuse a folder that a run may not write to, or may not go on in; change nothing.
+
+    Raises:
+        SettingsError: it is in use or cannot be written, or its run was begun otherwise.
     """
-    record = folder / "settings.json"
+    _check_writable(folder)
     if not resume:
-        if folder.exists() and any(folder.iterdir()):
+        if _holds_something(folder):
             raise SettingsError(
                 f"--out {folder} is not empty: --resume goes on with the run in it, "
                 "or choose another folder."
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = {**identity, "origin": None if origin is None else asdict(origin)}
-        _write_text(record, json.dumps(kept, indent=2, sort_keys=True) + "\n")
         return
+    record = folder / RECORD
     if not record.is_file():
+        if folder.is_dir() and not _holds_something(folder) and any(folder.iterdir()):
+            return  # a run that was killed before it wrote anything: it begins
         raise SettingsError(f"--resume: there is no run in {folder}.")
     try:
         before = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError:
-        raise SettingsError(f"--resume: {record} cannot be read.") from None
-    for name, value in _flat(identity).items():
-        was = _flat(before).get(name)
-        if was != value:
+    except (OSError, ValueError) as error:
+        raise DataError(f"--resume: {record}: cannot be read ({error}).") from None
+    if not isinstance(before, dict):
+        raise DataError(f"--resume: {record}: holds no settings.")
+    was, now = _flat(before), _flat(identity)
+    for name, value in now.items():
+        if name not in was:
+            raise SettingsError(f"--resume: {record}: `{name}` is missing.")
+        if was[name] != value:
             raise SettingsError(
-                f"--resume: {name} was {was!r} when the run in {folder} began and is {value!r} now."
+                f"--resume: {name} was {was[name]!r} when the run in {folder} began and is "
+                f"{value!r} now."
             )
+    if more := sorted(set(was) - set(now) - {name for name in was if name.startswith("origin")}):
+        raise SettingsError(f"--resume: {record}: `{more[0]}` is not a setting of this run.")
 
 
-def _flat(values: dict[str, Any]) -> dict[str, Any]:
+def claim(folder: Path, identity: Mapping[str, Any], origin: Origin | None, resume: bool) -> None:
+    """Check a folder that is `locked`, and make it that of this run.
+
+    `settings.json` keeps where the source lies too, which may change before a run goes on. What
+    killed processes left half written is removed.
+    """
+    check_claim(folder, identity, resume)
+    for draft in [*folder.glob(".*"), *folder.glob("teachers/.*")]:
+        if draft.is_file():
+            draft.unlink()
+    if not (folder / RECORD).is_file():
+        kept = {**identity, "origin": None if origin is None else asdict(origin)}
+        write_text(folder / RECORD, json.dumps(kept, indent=2, sort_keys=True) + "\n")
+
+
+def _holds_something(folder: Path) -> bool:
+    """Whether there is more in a folder than the lock and the drafts of a run just begun."""
+    if not folder.is_dir():
+        return False
+    return any(path.name not in (LOCK, f".{RECORD}") for path in folder.iterdir())
+
+
+def _check_writable(folder: Path) -> None:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise SettingsError(f"--out {folder}: {there} is not a folder.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise SettingsError(f"--out {folder}: {there} cannot be written to.")
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
@@ -75,12 +130,18 @@ def _flat(values: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the run as the only process that writes to it.
+    """Hold the run as the only process that writes to it; makes the folder where it is missing.
 
     Raises:
+        SettingsError: the folder cannot be made.
         RunLockedError: another process holds it.
     """
-    with (folder / "run.lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("w")
+    except OSError as error:
+        raise SettingsError(f"--out {folder}: {error.strerror}.") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -88,36 +149,66 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _write_text(path: Path, text: str) -> None:
-    draft = path.with_name(f".{path.name}")
-    draft.write_text(text, encoding="utf-8")
-    draft.rename(path)
+# ------------------------------------------------------------------------------------- records
 
 
 class Metrics:
-    """`metrics.jsonl`: records reach it together with the state they belong to."""
+    """`metrics.jsonl`: records reach it together with the state they belong to.
+
+    Args:
+        path: the file.
+        step: outer steps of the state that is gone on from; None for a new run.
+        writes: whether this process writes it.
+
+    Raises:
+        DataError: a record that the state needs is missing or damaged.
+    """
 
     def __init__(self, path: Path, step: int | None, writes: bool) -> None:
         self.path = path
         self.writes = writes
         self.records: list[Record] = []
-        if step is not None and path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            records = [json.loads(line) for line in lines if line.endswith("}")]
-            self.records = [record for record in records if record["step"] <= step]
+        if step is not None and writes:
+            self.records = self._read(step)
+
+    def _read(self, step: int) -> list[Record]:
+        try:
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.path}: cannot be read ({error}).") from None
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except ValueError:
+                raise DataError(f"{self.path}:{number}: is no record.") from None
+            if not isinstance(record, dict) or type(record.get("step")) is not int:
+                raise DataError(f"{self.path}:{number}: `step` is missing or wrong.")
+            if record["step"] <= step:
+                records.append(record)
+        begun = records[0] if records else {}
+        if begun.get("step") != 0 or not isinstance(begun.get("fresh_loss"), int | float):
+            raise DataError(f"{self.path}: `fresh_loss` of outer step 0 is missing.")
+        taken = [record["step"] for record in records if "ages" in record]
+        if taken != list(range(1, step + 1)):
+            raise DataError(f"{self.path}: does not hold outer steps 1 to {step}.")
+        return records
 
     def add(self, record: Record) -> None:
         """Note a record; `write` puts it into the file."""
         self.records.append(record)
 
+    def drop_after(self, count: int) -> None:
+        """Forget all but the first `count` records."""
+        del self.records[count:]
+
     def write(self) -> None:
         """Write all records, complete or not at all."""
         if self.writes:
-            _write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
+            write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.records))
 
-    def start_loss(self) -> float:
-        """Validation loss of fresh students before the first outer step."""
-        return float(self.records[0]["fresh_loss"])
+
+# --------------------------------------------------------------------------------------- state
 
 
 def state_file(folder: Path, rank: int) -> Path:
@@ -126,7 +217,7 @@ def state_file(folder: Path, rank: int) -> Path:
 
 
 def save_state(state: DistillState, path: Path) -> None:
-    """Write a state under another name, then put it in place."""
+    """Write a state, complete or not at all."""
     tensors: dict[str, Tensor] = {}
     for name, synthetic in (("synthetic", state.synthetic), ("best", state.best)):
         tensors |= {f"{name}/{block}": value for block, value in synthetic.factors().items()}
@@ -141,6 +232,7 @@ def save_state(state: DistillState, path: Path) -> None:
     record = {
         "step": state.step,
         "num_begun": state.num_begun,
+        "start_loss": state.start_loss.hex(),
         "best_step": state.best_step,
         "best_loss": state.best_loss.hex(),
         "looks_since_best": state.looks_since_best,
@@ -151,13 +243,7 @@ def save_state(state: DistillState, path: Path) -> None:
             for member in state.members
         ],
     }
-    draft = path.with_name(f".{path.name}")
-    save_file(
-        {name: value.detach().cpu().clone() for name, value in tensors.items()},
-        draft,
-        metadata={"state": json.dumps(record)},
-    )
-    draft.rename(path)
+    save_sealed(path, tensors, record)
 
 
 def load_state(path: Path, optimizer: Optimizer, device: torch.device | str) -> DistillState | None:
@@ -165,27 +251,22 @@ def load_state(path: Path, optimizer: Optimizer, device: torch.device | str) -> 
 
     Args:
         path: the file.
-        optimizer: the inner optimiser, whose accumulators every student has.
+        optimizer: the inner optimiser, whose accumulators every trained student has.
         device: where to put it.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file is damaged.
     """
     if not path.is_file():
         return None
-    try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            record = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from None
+    tensors, record = load_sealed(path, device)
 
     def under(prefix: str) -> dict[str, Tensor]:
-        start = f"{prefix}/"
+        begin = f"{prefix}/"
         return {
-            name.removeprefix(start): value
+            name.removeprefix(begin): value
             for name, value in tensors.items()
-            if name.startswith(start)
+            if name.startswith(begin)
         }
 
     def synthetic(prefix: str) -> SyntheticSequences:
@@ -198,27 +279,34 @@ def load_state(path: Path, optimizer: Optimizer, device: torch.device | str) -> 
             record["temperature"],
         )
 
-    members = tuple(
-        Member(
-            under(f"{index}/params"),
-            {name: under(f"{index}/{name}") for name in state_names(optimizer)}
-            if entry["trained"]
-            else None,
-            entry["age"],
-            entry["seed"],
+    def accumulators(index: int) -> dict[str, dict[str, Tensor]]:
+        return {name: under(f"{index}/{name}") for name in state_names(optimizer)}
+
+    try:
+        members = tuple(
+            Member(
+                under(f"{index}/params"),
+                accumulators(index) if entry["trained"] else None,
+                entry["age"],
+                entry["seed"],
+            )
+            for index, entry in enumerate(record["members"])
         )
-        for index, entry in enumerate(record["members"])
-    )
-    return DistillState(
-        synthetic=synthetic("synthetic"),
-        step=record["step"],
-        first=under("first"),
-        second=under("second"),
-        members=members,
-        num_begun=record["num_begun"],
-        best=synthetic("best"),
-        best_step=record["best_step"],
-        best_loss=float.fromhex(record["best_loss"]),
-        looks_since_best=record["looks_since_best"],
-        stopped=record["stopped"],
-    )
+        return DistillState(
+            synthetic=synthetic("synthetic"),
+            step=record["step"],
+            first=under("first"),
+            second=under("second"),
+            members=members,
+            num_begun=record["num_begun"],
+            start_loss=float.fromhex(record["start_loss"]),
+            best=synthetic("best"),
+            best_step=record["best_step"],
+            best_loss=float.fromhex(record["best_loss"]),
+            looks_since_best=record["looks_since_best"],
+            stopped=record["stopped"],
+        )
+    except KeyError as error:
+        raise DataError(f"{path}: the field {error} is missing.") from None
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error}).") from None

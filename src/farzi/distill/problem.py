@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from farzi.data.sequences import Sequences
+from farzi.distill.stopping import ShouldStop, never, stop_if_asked
 from farzi.distill.teachers import Omega
 from farzi.metagrad import Adjoint, CompiledLoss, Optimizer, metagradient, readout, unroll
 from farzi.metagrad.inner_loop import InnerLoss
@@ -74,6 +75,7 @@ class Problem:
         seed: of everything drawn.
         omega: teacher runs, where something reads them.
         compiled: whether torch compiles the inner steps.
+        should_stop: asked at every inner step, forward and on the way back.
     """
 
     student: Student
@@ -87,6 +89,7 @@ class Problem:
     seed: int
     omega: Omega | None = None
     compiled: bool = False
+    should_stop: ShouldStop = never
 
     @property
     def device(self) -> torch.device:
@@ -125,6 +128,7 @@ class Problem:
         batches = SyntheticBatches(self.start, self.inner_batch, seed)
 
         def inputs(step: int) -> dict[str, Tensor]:
+            stop_if_asked(self.should_stop)
             rows = batches.indices(step)
             given = {"rows": rows, "mask": self.start.mask(rows)}
             return {name: value for name, value in given.items() if value is not None}

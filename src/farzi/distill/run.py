@@ -7,9 +7,10 @@ was left alone, on the same machine with the same number of threads.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,29 @@ from farzi.artifact import Artifact, write_artifact
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
 from farzi.distill.distiller import Distiller, DistillState
-from farzi.distill.folder import Metrics, claim, load_state, locked, save_state, state_file
-from farzi.distill.settings import DistillSettings
-from farzi.distill.starts import StartInputs
-from farzi.distill.teachers import Omega, TeacherSettings, teacher_runs
+from farzi.distill.folder import (
+    Metrics,
+    check_claim,
+    claim,
+    load_state,
+    locked,
+    save_state,
+    state_file,
+)
+from farzi.distill.objectives import Objective
+from farzi.distill.settings import DistillSettings, StudentSettings, named
+from farzi.distill.starts import Start, StartInputs
+from farzi.distill.stopping import ShouldStop, StopRequested, never, stop_if_asked
+from farzi.distill.teachers import Omega, teacher_runs
 from farzi.distill.world import ALONE, World
 from farzi.evaluation import rounded, sequences_of
-from farzi.models import Student, student_from, with_dropout
+from farzi.metagrad import Adjoint, Optimizer, metagradient
+from farzi.models import STUDENTS, Student, with_dropout
+from farzi.native import kernels_for
 from farzi.seeding import stream
 from farzi.synthetic import SyntheticSequences
 
-__all__ = ["RunOutcome", "distill", "make_artifact"]
+__all__ = ["Plan", "RunOutcome", "distill", "make_artifact", "plan_run"]
 
 SAVE_EVERY = 10  # outer steps between two saves of the state
 
@@ -62,15 +75,141 @@ class RunOutcome:
     outer_steps: int
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A run that nothing speaks against, before anything is trained or written.
+
+    Attributes:
+        data: the prepared source.
+        settings: every setting, presets included.
+        student: the inner students.
+        teacher: the same with dropout, for real data.
+        inputs: what the start reads; teachers are missing yet.
+    """
+
+    data: PreparedData
+    settings: DistillSettings
+    student: Student
+    teacher: Student
+    inputs: StartInputs
+
+    def identity(self, device: torch.device | str = "cpu", num_ranks: int = 1) -> dict[str, Any]:
+        """What must be the same for a run to be taken up again, to the same bytes."""
+        kernels = kernels_for(torch.zeros(1)) is not None
+        return {
+            "settings": self.settings.as_dict(),
+            "source": self.data.name,
+            "fingerprint": self.data.fingerprint,
+            "split_kind": self.data.split_kind,
+            "split_seed": self.data.split_seed,
+            "threads": torch.get_num_threads(),
+            "processes": num_ranks,
+            "device": torch.device(device).type,
+            "kernels": "compiled" if kernels else "plain torch",
+            "versions": {"farzi": farzi.__version__, "torch": str(torch.__version__)},
+        }
+
+    def check_out(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        resume: bool = False,
+        device: torch.device | str = "cpu",
+        num_ranks: int = 1,
+    ) -> None:
+        """Refuse a folder that the run may not write to or go on in; changes nothing.
+
+        Raises:
+            SettingsError: it is in use or cannot be written, or its run was begun otherwise.
+        """
+        check_claim(Path(out), self.identity(device, num_ranks), resume)
+
+
+def plan_run(
+    data: PreparedData,
+    settings: DistillSettings | Mapping[str, Any] | None = None,
+    *,
+    student: Student | StudentSettings | str | None = None,
+    objective: Objective | str | None = None,
+    start: Start | str | None = None,
+    optimizer: Optimizer | str | None = None,
+    adjoint: Adjoint | str | None = None,
+) -> Plan:
+    """Check everything about a run that can be known before it begins; see `distill`.
+
+    Raises:
+        SettingsError: a setting is wrong.
+        DataError: the source is too small for what is asked.
+        NotReversibleError: the adjoint cannot undo the optimiser.
+    """
+    if student is not None and not isinstance(student, str | StudentSettings):
+        student = StudentSettings.of(student)
+    choices = {
+        "student": student,
+        "objective": objective,
+        "start": start,
+        "inner.optimizer": optimizer,
+        "inner.adjoint": adjoint,
+    }
+    given = {name: value for name, value in choices.items() if value is not None}
+    if isinstance(settings, DistillSettings):
+        chosen = settings.with_values(given)
+    else:
+        from farzi.distill.parse import settings_for
+
+        chosen = settings_for(data, settings or {}, given)
+    num_tokens = data.vocabulary.size
+    built = chosen.student.build(num_tokens, chosen.context_length)
+    teacher = with_dropout(built, chosen.teachers.dropout)
+    if built.settings()["name"] in STUDENTS:  # every size is known now
+        chosen = replace(chosen, student=StudentSettings.of(built))
+    inputs = StartInputs(
+        data=data,
+        train_sequences=sequences_of(data, "train"),
+        student=built,
+        num_sequences=chosen.num_sequences,
+        length=chosen.length,
+        latent_dim=chosen.latent_dim,
+        labels=chosen.labels,
+        temperature=chosen.temperature,
+        seed=chosen.seed,
+    )
+    chosen.start.check(inputs)
+    _check_adjoint(chosen.inner.optimizer, chosen.inner.adjoint)
+    return Plan(data, chosen, built, teacher, inputs)
+
+
+def _check_adjoint(optimizer: Optimizer, adjoint: Adjoint) -> None:
+    """Differentiate two steps of a parabola, so that a pair that does not fit raises at once."""
+
+    def loss(params: Mapping[str, torch.Tensor], meta: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return (params["w"] - meta["x"]).square().sum()
+
+    metagradient(
+        lambda params, meta, step: loss(params, meta),
+        loss,
+        {"w": torch.ones(1)},
+        {"x": torch.zeros(1)},
+        steps=2,
+        optimizer=optimizer,
+        adjoint=adjoint,
+    )
+
+
 def distill(
     data: PreparedData,
     out: str | os.PathLike[str],
-    settings: DistillSettings,
+    settings: DistillSettings | Mapping[str, Any] | None = None,
     *,
+    student: Student | StudentSettings | str | None = None,
+    objective: Objective | str | None = None,
+    start: Start | str | None = None,
+    optimizer: Optimizer | str | None = None,
+    adjoint: Adjoint | str | None = None,
     resume: bool = False,
     device: torch.device | str = "cpu",
     report: Report | None = None,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never,
     world: World = ALONE,
 ) -> RunOutcome:
     """Distil a prepared source into `out`, or go on with the run that is there.
@@ -78,144 +217,203 @@ def distill(
     Args:
         data: the prepared source.
         out: run folder; it must be empty or missing unless `resume`.
-        settings: how.
+        settings: all of them, taken as they are; or some by (nested or dotted) name, over what
+            suits the source; or None for what suits it.
+        student: the inner students' architecture: a value, or its name.
+        objective: what the outer loop lowers: a value, or its name.
+        start: where the sequences begin: a value, or its name.
+        optimizer: the inner optimiser: a value, or its name.
+        adjoint: how a window of inner steps is differentiated: a value, or its name.
         resume: go on with the run in `out`; the settings must be those it was begun with.
         device: where to compute.
         report: called with (stage, done, total, note).
-        should_stop: asked after every outer step; True saves and returns.
+        should_stop: asked before every inner step, by several processes after every outer step;
+            True saves what is complete and returns.
         world: the processes of this run; only the first writes the result.
 
     Raises:
-        SettingsError: `out` is in use, or its settings differ.
+        SettingsError: a setting is wrong, `out` is in use, or its settings differ.
         RunLockedError: another process writes to `out`.
-        DataError: the source is too small.
+        DataError: the source is too small, or a file of the run is damaged or cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from farzi.data import prepare
+        >>> from farzi.distill import distill
+        >>> from farzi.metagrad import SGD
+        >>> some = {"outer.steps": 0, "num_sequences": 4, "length": 8, "inner.steps": 25}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = distill(prepare("stdlib-calls"), folder, some, start="random",
+        ...                   optimizer=SGD(lr=0.5, momentum=0.9))
+        >>> run.stopped
+        'all outer steps taken'
     """
     began = time.perf_counter()
+    plan = plan_run(
+        data,
+        settings,
+        student=student,
+        objective=objective,
+        start=start,
+        optimizer=optimizer,
+        adjoint=adjoint,
+    )
     folder = Path(out)
-    say: Report = report or (lambda stage, done, total, note: None)
     first = world.rank == 0
+    identity = plan.identity(device, world.size)
     if first:
-        claim(folder, _identity(data, settings, world.size), data.origin, resume)
-    world.wait()
+        check_claim(folder, identity, resume)
     with locked(folder) if first else contextlib.nullcontext():
-        student = _student(data, settings)
-        teacher = with_dropout(student, settings.dropout)
-        train_sequences = sequences_of(data, "train")
-        validation_sequences = _sample(
-            sequences_of(data, "validation"), settings.validation_size, settings.seed
-        )
-        omega: Omega | None = None
-        if not first:
-            world.wait()
-        if settings.needs_teachers:
-            omega = teacher_runs(
-                teacher,
-                train_sequences,
-                validation_sequences,
-                TeacherSettings(
-                    num_runs=settings.num_teachers,
-                    lr=settings.teacher_lr,
-                    batch_size=settings.teacher_batch,
-                    max_epochs=settings.teacher_epochs,
-                    smoothing=settings.teacher_smoothing,
-                    seed=settings.seed,
-                ),
-                folder / "teachers",
-                device=device,
-                progress=lambda done, total, note: say("teachers", done, total, note),
-            )
         if first:
-            world.wait()
-        inputs = StartInputs(
-            data=data,
-            train_sequences=train_sequences,
-            student=student,
-            num_sequences=settings.num_sequences,
-            length=settings.length,
-            latent_dim=settings.latent_dim,
-            labels=settings.labels,
-            temperature=settings.temperature,
-            seed=settings.seed,
-            omega=omega,
+            claim(folder, identity, data.origin, resume)
+        world.wait()
+        run = _Run(
+            plan,
+            folder,
+            device,
+            report or (lambda stage, done, total, note: None),
+            should_stop,
+            world,
+            began,
         )
-        start = _on(settings.start_value(inputs), device)
+        try:
+            return run.go(resume)
+        except StopRequested:  # before there was anything to save
+            return RunOutcome(folder, None, "asked to stop", math.nan, math.nan, 0, 0)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The stages of a run in its folder."""
+
+    plan: Plan
+    folder: Path
+    device: torch.device | str
+    say: Report
+    should_stop: ShouldStop
+    world: World
+    began: float
+
+    @property
+    def ask(self) -> ShouldStop:
+        """What inner steps ask; several processes must agree, which they do after outer steps."""
+        return self.should_stop if self.world.size == 1 else never
+
+    def go(self, resume: bool) -> RunOutcome:
+        """From teachers to artifact."""
+        settings, first = self.plan.settings, self.world.rank == 0
+        inputs = self.plan.inputs
+        validation_sequences = _sample(
+            sequences_of(self.plan.data, "validation"),
+            settings.outer.validation_size,
+            settings.seed,
+        )
+        if not first:
+            self.world.wait()
+        omega = self._teachers(validation_sequences) if settings.needs_teachers else None
+        if first:
+            self.world.wait()
+        stop_if_asked(self.ask)
+        start = _on(settings.start(replace(inputs, omega=omega)), self.device)
         distiller = Distiller(
-            student,
+            self.plan.student,
             settings,
-            train_sequences,
+            inputs.train_sequences,
             validation_sequences,
             start,
             omega,
-            world,
+            self.world,
+            self.ask,
         )
-        file = state_file(folder, world.rank)
-        state = load_state(file, settings.optimizer, device) if resume else None
-        metrics = Metrics(folder / "metrics.jsonl", state.step if state else None, first)
+        file = state_file(self.folder, self.world.rank)
+        state = load_state(file, settings.inner.optimizer, self.device) if resume else None
+        metrics = Metrics(self.folder / "metrics.jsonl", state.step if state else None, first)
         if state is None:
-            state = distiller.begin(lambda done, total, note: say("students", done, total, note))
-            before_s = time.perf_counter() - began
-            metrics.add({"step": 0, "fresh_loss": state.best_loss, "wall_s": before_s})
+            state = distiller.begin(
+                lambda done, total, note: self.say("students", done, total, note)
+            )
+            before_s = time.perf_counter() - self.began
+            metrics.add({"step": 0, "fresh_loss": state.start_loss, "wall_s": before_s})
             metrics.write()
             save_state(state, file)
-        state = _loop(distiller, state, metrics, file, say, should_stop)
-        start_loss = metrics.start_loss()
-        finished = state.stopped is not None or state.step >= settings.outer_steps
-        reason = state.stopped or ("all outer steps taken" if finished else "asked to stop")
-        path = folder / "artifact"
+        state = self._outer_loop(distiller, state, metrics, file)
+        finished = state.stopped is not None or state.step >= settings.outer.steps
+        path = self.folder / "artifact"
         if finished and first:
-            artifact = make_artifact(data, settings, state, start_loss)
+            artifact = make_artifact(self.plan, state)
             write_artifact(artifact, path, overwrite=path.exists())
         return RunOutcome(
-            folder=folder,
+            folder=self.folder,
             artifact=path if finished else None,
-            stopped=reason,
-            start_loss=start_loss,
+            stopped=state.stopped or ("all outer steps taken" if finished else "asked to stop"),
+            start_loss=state.start_loss,
             best_loss=state.best_loss,
             best_step=state.best_step,
             outer_steps=state.step,
         )
 
+    def _teachers(self, validation_sequences: Sequences) -> Omega:
+        return teacher_runs(
+            self.plan.teacher,
+            self.plan.inputs.train_sequences,
+            validation_sequences,
+            self.plan.settings.teachers,
+            self.folder / "teachers",
+            seed=self.plan.settings.seed,
+            device=self.device,
+            progress=lambda done, total, note: self.say("teachers", done, total, note),
+            should_stop=self.ask,
+        )
 
-def _loop(
-    distiller: Distiller,
-    state: DistillState,
-    metrics: Metrics,
-    file: Path,
-    say: Report,
-    should_stop: Callable[[], bool],
-) -> DistillState:
-    settings = distiller.settings
-    look = f"fresh loss {state.best_loss:.3f}"
-    while state.step < settings.outer_steps and state.stopped is None:
+    def _outer_loop(
+        self, distiller: Distiller, state: DistillState, metrics: Metrics, file: Path
+    ) -> DistillState:
+        outer = self.plan.settings.outer
+        note = f"fresh loss {state.best_loss:.3f}"
+        while state.step < outer.steps and state.stopped is None:
+            num_records = len(metrics.records)
+            try:
+                after, looked = self._outer_step(distiller, state, metrics)
+            except StopRequested:  # the state is that after the last complete step
+                metrics.drop_after(num_records)
+                metrics.write()
+                save_state(state, file)
+                return state
+            state, note = after, looked or note
+            stopping = self.world.agree(self.should_stop())
+            if looked or stopping or state.step % SAVE_EVERY == 0:
+                metrics.write()
+                save_state(state, file)
+            self.say("outer steps", state.step, outer.steps, note)
+            if stopping:
+                break
+        return state
+
+    def _outer_step(
+        self, distiller: Distiller, state: DistillState, metrics: Metrics
+    ) -> tuple[DistillState, str]:
+        """One outer step and, where it is time, a look; what the look said, or nothing."""
+        outer = self.plan.settings.outer
         started = time.perf_counter()
         state, record = distiller.step(state)
         record["wall_s"] = time.perf_counter() - started
         metrics.add(record)
-        looking = state.step % settings.validate_every == 0 or state.step == settings.outer_steps
-        if looking:
-            agreement = distiller.alignment(state)
-            state, record = distiller.look(state)
-            record["agreement"] = agreement
-            metrics.add(record)
-            look = f"fresh loss {record['fresh_loss']:.3f} (best {state.best_loss:.3f})"
-            look += "".join(f", cos {name} {value:.2f}" for name, value in agreement.items())
-        stopping = distiller.world.agree(should_stop())
-        if looking or stopping or state.step % SAVE_EVERY == 0:
-            metrics.write()
-            save_state(state, file)
-        say("outer steps", state.step, settings.outer_steps, look)
-        if stopping:
-            break
-    return state
+        if state.step % outer.validate_every and state.step != outer.steps:
+            return state, ""
+        agreement = distiller.alignment(state)
+        state, record = distiller.look(state)
+        record["agreement"] = agreement
+        metrics.add(record)
+        cosines = "".join(f", cos {name} {value:.2f}" for name, value in agreement.items())
+        return state, f"fresh loss {record['fresh_loss']:.3f} (best {state.best_loss:.3f}){cosines}"
 
 
 # -------------------------------------------------------------------------------- the result
 
 
-def make_artifact(
-    data: PreparedData, settings: DistillSettings, state: DistillState, start_loss: float
-) -> Artifact:
+def make_artifact(plan: Plan, state: DistillState) -> Artifact:
     """The best sequences of a run as an artifact."""
+    data, settings = plan.data, plan.settings
     best = _on(state.best, "cpu")
     return Artifact(
         latent=best.latent.contiguous(),
@@ -224,12 +422,13 @@ def make_artifact(
         lengths=best.lengths,
         temperature=best.temperature,
         recipe={
-            "student": _student(data, settings).settings(),
-            "optimizer": "adam",
-            "lr": settings.inner_lr,
-            "steps": settings.inner_steps,
-            "batch_size": settings.inner_batch,
-            "start": settings.start,
+            "student": plan.student.settings(),
+            "optimizer": named(settings.inner.optimizer),
+            "lr": float(settings.inner.optimizer.hyper["lr"]),
+            "steps": settings.inner.steps,
+            "batch_size": settings.inner.batch_size,
+            "start": named(settings.start),
+            "objective": named(settings.objective),
             "outer_steps": state.best_step,
             "num_threads": torch.get_num_threads(),
             "versions": {"farzi": farzi.__version__, "torch": str(torch.__version__)},
@@ -246,19 +445,9 @@ def make_artifact(
         },
         vocabulary=data.vocabulary.decode(np.arange(data.vocabulary.size)),  # type: ignore[arg-type]
         scores={
-            "validation": rounded({"start_loss": start_loss, "fresh_loss": state.best_loss}),
+            "validation": rounded({"start_loss": state.start_loss, "fresh_loss": state.best_loss}),
         },
     )
-
-
-# ------------------------------------------------------------------------------------- parts
-
-
-def _student(data: PreparedData, settings: DistillSettings) -> Student:
-    """The student that the settings name, without dropout."""
-    sizes = ("context_length", "width", "num_layers", "num_heads", "conv_size")
-    defaults = {name: getattr(settings, name) for name in sizes}
-    return student_from(settings.student, {"num_tokens": data.vocabulary.size, **defaults})
 
 
 def _sample(sequences: Sequences, size: int, seed: int) -> Sequences:
@@ -272,17 +461,3 @@ def _on(synthetic: SyntheticSequences, device: torch.device | str) -> SyntheticS
     factors = {name: factor.to(device) for name, factor in synthetic.factors().items()}
     lengths = None if synthetic.lengths is None else synthetic.lengths.to(device)
     return replace(synthetic.with_factors(factors), lengths=lengths)
-
-
-def _identity(data: PreparedData, settings: DistillSettings, num_ranks: int) -> dict[str, Any]:
-    """What must be the same for a run to be taken up again."""
-    return {
-        "settings": settings.as_dict(),
-        "source": data.name,
-        "fingerprint": data.fingerprint,
-        "split_kind": data.split_kind,
-        "split_seed": data.split_seed,
-        "threads": torch.get_num_threads(),
-        "processes": num_ranks,
-        "versions": {"farzi": farzi.__version__, "torch": str(torch.__version__)},
-    }

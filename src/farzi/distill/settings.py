@@ -1,26 +1,192 @@
-"""How a distillation is run: every choice, with its default."""
+"""How a distillation is run: every choice, with its default, in groups.
+
+A choice among kinds (start, objective, inner optimiser, adjoint) is the value itself, so that a
+setting of one kind never stands beside another. `farzi.distill.parse` reads the same tree from
+files and flags; `farzi.distill.presets` knows what suits which source.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
-from farzi.distill.objectives import Objective
+from torch import Tensor
+
+from farzi.distill.kinds import Kinds
+from farzi.distill.objectives import OBJECTIVES, Objective
 from farzi.distill.objectives.meta_matching import MetaMatching
-from farzi.distill.starts import STARTS, StartRows
-from farzi.distill.starts import Start as StartValue
+from farzi.distill.ranges import Mistake, WrongSettingsError, above_zero, not_below_zero, refuse
+from farzi.distill.starts import STARTS, Start
+from farzi.distill.starts.teacher import TeacherStart
+from farzi.distill.teachers import TeacherSettings
 from farzi.errors import SettingsError
 from farzi.metagrad import Adam, Adjoint, Optimizer, Stored
+from farzi.models import Student, student_from
 
-__all__ = ["DistillSettings", "OuterTargets", "Start", "StartRows"]
+__all__ = [
+    "ADJOINTS",
+    "CHOICES",
+    "OPTIMIZERS",
+    "DistillSettings",
+    "InnerSettings",
+    "OuterSettings",
+    "StudentSettings",
+    "TeacherSettings",
+    "WrongSettingsError",
+]
 
-Start = Literal["teacher", "real", "random"]
-OuterTargets = Literal["teacher", "data"]
+OPTIMIZERS: Kinds[Optimizer] = Kinds(
+    "inner optimiser",
+    {
+        "adagrad": "farzi.metagrad:Adagrad",
+        "adam": "farzi.metagrad:Adam",
+        "adamw": "farzi.metagrad:AdamW",
+        "rmsprop": "farzi.metagrad:RMSprop",
+        "sgd": "farzi.metagrad:SGD",
+    },
+)
+
+ADJOINTS: Kinds[Adjoint] = Kinds(
+    "adjoint",
+    {
+        "auto": "farzi.metagrad:Auto",
+        "checkpointed": "farzi.metagrad:Checkpointed",
+        "direct": "farzi.metagrad:Direct",
+        "reversible": "farzi.metagrad:Reversible",
+        "stored": "farzi.metagrad:Stored",
+    },
+)
+
+CHOICES: Mapping[str, Kinds[Any]] = {
+    "start": STARTS,
+    "objective": OBJECTIVES,
+    "inner.optimizer": OPTIMIZERS,
+    "inner.adjoint": ADJOINTS,
+}
+"""The settings that are one of several kinds, each with settings of its own."""
+
+
+FROM_DATA = ("num_tokens", "context_length", "dropout")
+"""Settings of a student that are none of its own: from data, sequences and the teachers."""
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """The students' architecture; the vocabulary and the context come from data and sequences.
+
+    Args:
+        name: of the student, as `farzi.models.student_from` takes it.
+        sizes: its own settings by name, such as `width` or `num_layers`.
+    """
+
+    name: str = "sasrec"
+    sizes: Mapping[str, int | float | str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, student: Student) -> StudentSettings:
+        """The settings of a student that is there."""
+        sizes = dict(student.settings())
+        name = str(sizes.pop("name"))
+        return cls(name, {key: x for key, x in sizes.items() if key not in FROM_DATA})
+
+    def build(self, num_tokens: int, context_length: int) -> Student:
+        """The student for a vocabulary and a context, of width 32 where nothing else is said.
+
+        Args:
+            num_tokens: vocabulary size V.
+            context_length: longest sequence it reads.
+
+        Raises:
+            SettingsError: the name or a size is unknown or out of range.
+        """
+        given = {"num_tokens": num_tokens, "context_length": context_length}
+        return student_from(self.name, {"width": 32, **given}, self.sizes)
+
+
+def _default_optimizer() -> Optimizer:
+    return Adam(lr=0.02, eps_root=1e-7)
+
+
+@dataclass(frozen=True)
+class InnerSettings:
+    """How a student trains on the synthetic sequences.
+
+    Args:
+        steps: horizon T: a student is trained for so many steps, then begun anew.
+        window: inner steps that one meta-gradient goes through.
+        batch_size: synthetic sequences a step.
+        optimizer: the inner optimiser. `eps_root`, inside Adam's root, makes the meta-gradient
+            smooth.
+        adjoint: how a window is differentiated.
+        compiled: whether torch compiles the inner steps, into CUDA graphs on a GPU; takes a minute
+            at the beginning. On CPU the kernels are faster.
+    """
+
+    steps: int = 200
+    window: int = 25
+    batch_size: int = 10
+    optimizer: Optimizer = field(default_factory=_default_optimizer)
+    adjoint: Adjoint = field(default_factory=Stored)
+    compiled: bool = False
+
+    def __post_init__(self) -> None:
+        mistakes = above_zero(self, "steps", "window", "batch_size")
+        if self.window > self.steps:
+            what = f"must be at most `inner.steps` = {self.steps}"
+            mistakes.append(Mistake("window", self.window, what))
+        mistakes += [
+            mistake._replace(name=f"optimizer.{mistake.name}")
+            for mistake in _optimizer_mistakes(self.optimizer)
+        ]
+        refuse(mistakes)
+
+
+@dataclass(frozen=True)
+class OuterSettings:
+    """The outer loop. Its step sizes are relative to each block's RMS.
+
+    Args:
+        steps: outer steps; 0 keeps the start as it is.
+        batch_size: real sequences an outer loss reads.
+        lr_latent: step size of the latents.
+        lr_labels: step size of the label latents.
+        lr_decoder: step size of the decoder.
+        num_students: students kept at staggered ages.
+        students_per_step: students whose meta-gradients one outer step averages, at most all.
+        validate_every: outer steps between looks by fresh students.
+        validation_seeds: fresh students a look.
+        validation_size: validation sequences a look reads, at most.
+        patience: looks without improvement after which it stops.
+    """
+
+    steps: int = 40
+    batch_size: int = 256
+    lr_latent: float = 0.001
+    lr_labels: float = 0.005
+    lr_decoder: float = 0.002
+    num_students: int = 8
+    students_per_step: int = 4
+    validate_every: int = 10
+    validation_seeds: int = 3
+    validation_size: int = 512
+    patience: int = 4
+
+    def __post_init__(self) -> None:
+        refuse(
+            above_zero(self, "batch_size", "num_students", "students_per_step")
+            + above_zero(self, "validate_every", "validation_seeds", "validation_size", "patience")
+            + not_below_zero(self, "steps", "lr_latent", "lr_labels", "lr_decoder")
+        )
+        object.__setattr__(
+            self, "students_per_step", min(self.students_per_step, self.num_students)
+        )
 
 
 @dataclass(frozen=True)
 class DistillSettings:
-    """Settings of one distillation; step sizes of the outer loop are relative to each block's RMS.
+    """Settings of one distillation.
 
     Args:
         num_sequences: synthetic sequences S.
@@ -28,43 +194,22 @@ class DistillSettings:
         latent_dim: rank K.
         labels: learn soft labels too; False is the published format.
         temperature: tau of the soft tokens.
+        student: the inner students' architecture, which is the teachers' too.
+        teachers: training runs on real data.
         start: where latents and decoder begin.
-        start_rows: real rows that a start is built from: `ends` of long sequences; whole sequences
-            `joined`; `pieces` of many, joined, for many different tokens; `auto` joins sentences,
-            and takes pieces of histories, or their ends where there are no labels.
-        student: name of the student.
-        width: its width W.
-        num_layers: its blocks.
-        num_heads: its attention heads.
-        conv_size: positions that a causal convolution of its input reads; 0: no convolution.
-        dropout: of students trained on real data: the teachers.
-        num_teachers: training runs on real data; their mean prediction starts the latents.
-        teacher_lr: their step size.
-        teacher_batch: real sequences a teacher's step.
-        teacher_smoothing: their label smoothing.
-        teacher_epochs: their cap; they stop on validation.
-        outer_steps: steps of the outer loop; 0 keeps the start as it is.
-        outer_targets: what the outer loss compares predictions on real sequences with: the
-            teachers' mean prediction, or the next token alone as published.
-        outer_batch: real sequences an outer loss reads.
-        lr_latent: outer step size of the latents.
-        lr_labels: outer step size of the label latents.
-        lr_decoder: outer step size of the decoder.
-        inner_steps: horizon T: a student is trained for so many steps, then begun anew.
-        window: inner steps that one meta-gradient goes through.
-        inner_lr: the students' step size.
-        inner_batch: synthetic sequences an inner step.
-        compiled: whether torch compiles the inner steps, into CUDA graphs on a GPU; takes a minute
-            at the start. On CPU the kernels are faster.
-        eps_root: inside Adam's root in the inner loop; makes the meta-gradient smooth.
-        num_students: students kept at staggered ages.
-        starts_per_step: students whose meta-gradients one outer step averages, at most all.
-        stored_starts: share of students begun from a teacher's early weights, not from fresh ones.
-        validate_every: outer steps between looks by fresh students.
-        validation_seeds: fresh students a look.
-        validation_size: validation sequences a look reads, at most.
-        patience: looks without improvement after which it stops.
+        objective: what the outer loop lowers.
+        inner: training on the synthetic sequences.
+        outer: the outer loop.
         seed: of everything drawn.
+
+    Raises:
+        WrongSettingsError: a value is out of range; all that are, are named.
+
+    Example:
+        >>> from farzi.distill import DistillSettings, OuterSettings
+        >>> settings = DistillSettings(outer=OuterSettings(steps=3))
+        >>> settings.with_values({"inner.steps": 50}).as_dict()["inner"]["steps"]
+        50
     """
 
     num_sequences: int = 50
@@ -72,73 +217,19 @@ class DistillSettings:
     latent_dim: int = 48
     labels: bool = True
     temperature: float = 1.0
-    start: Start = "teacher"
-    start_rows: StartRows = "auto"
-    student: str = "sasrec"
-    width: int = 32
-    num_layers: int = 1
-    num_heads: int = 1
-    conv_size: int = 0
-    dropout: float = 0.2
-    num_teachers: int = 4
-    teacher_lr: float = 0.02
-    teacher_batch: int = 64
-    teacher_smoothing: float = 0.1
-    teacher_epochs: int = 60
-    outer_steps: int = 40
-    outer_targets: OuterTargets = "data"
-    outer_batch: int = 256
-    lr_latent: float = 0.001
-    lr_labels: float = 0.005
-    lr_decoder: float = 0.002
-    inner_steps: int = 200
-    window: int = 25
-    inner_lr: float = 0.02
-    inner_batch: int = 10
-    compiled: bool = False
-    eps_root: float = 1e-7
-    num_students: int = 8
-    starts_per_step: int = 4
-    stored_starts: float = 0.0
-    validate_every: int = 10
-    validation_seeds: int = 3
-    validation_size: int = 512
-    patience: int = 4
+    student: StudentSettings = field(default_factory=StudentSettings)
+    teachers: TeacherSettings = field(default_factory=TeacherSettings)
+    start: Start = field(default_factory=TeacherStart)
+    objective: Objective = field(default_factory=MetaMatching)
+    inner: InnerSettings = field(default_factory=InnerSettings)
+    outer: OuterSettings = field(default_factory=OuterSettings)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"`{name}` must be > 0, got {getattr(self, name)}.")
-        for name in (
-            "conv_size",
-            "outer_steps",
-            "lr_latent",
-            "lr_labels",
-            "lr_decoder",
-            "eps_root",
-            "seed",
-        ):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"`{name}` must be >= 0, got {getattr(self, name)}.")
-        for name in ("dropout", "teacher_smoothing", "stored_starts"):
-            if not 0 <= getattr(self, name) < 1 and getattr(self, name) != 1.0:
-                raise SettingsError(f"`{name}` must be in [0, 1], got {getattr(self, name)}.")
-        for name, allowed in (
-            ("start", Start),
-            ("start_rows", StartRows),
-            ("outer_targets", OuterTargets),
-        ):
-            if getattr(self, name) not in get_args(allowed):
-                raise SettingsError(
-                    f"`{name}` must be one of {', '.join(get_args(allowed))}, "
-                    f"got {getattr(self, name)!r}."
-                )
-        if self.window > self.inner_steps:
-            raise SettingsError(
-                f"`window` must be at most `inner_steps` = {self.inner_steps}, got {self.window}."
-            )
-        object.__setattr__(self, "starts_per_step", min(self.starts_per_step, self.num_students))
+        refuse(
+            above_zero(self, "num_sequences", "length", "latent_dim", "temperature")
+            + not_below_zero(self, "seed")
+        )
 
     @property
     def context_length(self) -> int:
@@ -146,62 +237,93 @@ class DistillSettings:
         return self.length if self.labels else self.length - 1
 
     @property
-    def optimizer(self) -> Optimizer:
-        """The inner optimiser."""
-        return Adam(lr=self.inner_lr, eps_root=self.eps_root)
-
-    @property
-    def adjoint(self) -> Adjoint:
-        """How a window of inner steps is differentiated."""
-        return Stored()
-
-    @property
-    def objective(self) -> Objective:
-        """What the outer loop lowers."""
-        return MetaMatching(targets=self.outer_targets, from_teachers=self.stored_starts)
-
-    @property
-    def start_value(self) -> StartValue:
-        """Where latents and decoder begin."""
-        rows = {} if self.start == "random" else {"rows": self.start_rows}
-        return STARTS[self.start](**rows)
-
-    @property
     def needs_teachers(self) -> bool:
         """Whether anything reads a model trained on real data."""
-        return self.start_value.needs_teachers or self.objective.needs_teachers
+        return self.start.needs_teachers or self.objective.needs_teachers
+
+    def with_values(self, values: Mapping[str, Any]) -> DistillSettings:
+        """The same settings with other values, by dotted names.
+
+        Raises:
+            SettingsError: a name is unknown or a value out of range.
+        """
+        from farzi.distill.presets import chosen
+
+        looked_up = {
+            name: chosen(name, value) if isinstance(value, str) and name in CHOICES else value
+            for name, value in values.items()
+        }
+        if isinstance(looked_up.get("student"), str):
+            looked_up["student"] = StudentSettings(looked_up["student"])
+        return cast("DistillSettings", _with_values(self, looked_up))
 
     def as_dict(self) -> dict[str, Any]:
-        """Every setting by name."""
-        return asdict(self)
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """Names of all settings."""
-        return tuple(field.name for field in fields(cls))
+        """Every setting by name, as JSON values; a choice is its name and its own settings."""
+        return {item.name: plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
 
 
-_POSITIVE = (
-    "num_sequences",
-    "length",
-    "latent_dim",
-    "temperature",
-    "width",
-    "num_layers",
-    "num_heads",
-    "num_teachers",
-    "teacher_lr",
-    "teacher_batch",
-    "teacher_epochs",
-    "outer_batch",
-    "inner_steps",
-    "window",
-    "inner_lr",
-    "inner_batch",
-    "num_students",
-    "starts_per_step",
-    "validate_every",
-    "validation_seeds",
-    "validation_size",
-    "patience",
-)
+def _with_values(group: Any, values: Mapping[str, Any]) -> Any:
+    changes: dict[str, Any] = {}
+    nested: dict[str, dict[str, Any]] = {}
+    known = {item.name for item in dataclasses.fields(group)}
+    for name, value in values.items():
+        first, _, rest = name.partition(".")
+        if first not in known:
+            raise SettingsError(f"unknown setting {name!r}.")
+        if rest:
+            nested.setdefault(first, {})[rest] = value
+        else:
+            changes[first] = value
+    for first, inner in nested.items():
+        changes[first] = _with_values(changes.get(first, getattr(group, first)), inner)
+    return replace(group, **changes)
+
+
+# ------------------------------------------------------------------------------ values as JSON
+
+
+def plain(value: Any) -> Any:
+    """A setting as JSON values.
+
+    Example:
+        >>> from farzi.distill.settings import plain
+        >>> from farzi.metagrad import SGD
+        >>> plain(SGD(lr=0.5))["name"]
+        'sgd'
+    """
+    if isinstance(value, StudentSettings):
+        return {"name": value.name, **value.sizes}
+    if isinstance(value, Tensor):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value if isinstance(value, bool | int | float | str | None) else repr(value)
+    own = {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    is_group = isinstance(value, TeacherSettings | InnerSettings | OuterSettings | DistillSettings)
+    return own if is_group else {"name": named(value), **own}
+
+
+def named(value: object) -> str:
+    """What settings call a value that is one of several kinds; of any other, where its class is."""
+    kind = type(value)
+    for kinds in CHOICES.values():
+        for name, place in kinds.places.items():
+            if place.endswith(f":{kind.__name__}") and kinds[name] is kind:
+                return name
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _optimizer_mistakes(optimizer: Optimizer) -> list[Mistake]:
+    """Hyper-parameters that no optimiser can have."""
+    mistakes = []
+    for name, value in optimizer.hyper.items():
+        if isinstance(value, Tensor):
+            continue
+        if name == "lr" and not value > 0:
+            mistakes.append(Mistake(name, value, "must be > 0"))
+        elif name in ("b1", "b2", "momentum", "alpha") and not 0 <= value < 1:
+            mistakes.append(Mistake(name, value, "must be in [0, 1)"))
+        elif not value >= 0:
+            mistakes.append(Mistake(name, value, "must be >= 0"))
+    return mistakes

@@ -8,17 +8,21 @@ Nothing of it reaches the students that are scored.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from farzi.data.sequences import Sequences
+from farzi.distill.ranges import above_zero, refuse, share
+from farzi.distill.sealed import load_sealed, save_sealed, write_text
+from farzi.distill.stopping import ShouldStop, WatchedBatches, never, stop_if_asked
 from farzi.errors import DataError
 from farzi.evaluation import validation_loss
 from farzi.models import Params, Student, hidden_states
@@ -37,17 +41,23 @@ class TeacherSettings:
         batch_size: real sequences a step.
         max_epochs: the cap; a run stops on validation.
         patience: epochs without improvement after which it stops.
+        dropout: of the teachers, where the student has dropout.
         smoothing: label smoothing.
-        seed: of the first run.
     """
 
-    num_runs: int = 2
-    lr: float = 0.01
+    num_runs: int = 4
+    lr: float = 0.02
     batch_size: int = 64
     max_epochs: int = 60
     patience: int = 5
-    smoothing: float = 0.0
-    seed: int = 0
+    dropout: float = 0.2
+    smoothing: float = 0.1
+
+    def __post_init__(self) -> None:
+        refuse(
+            above_zero(self, "num_runs", "lr", "batch_size", "max_epochs", "patience")
+            + share(self, "dropout", "smoothing")
+        )
 
 
 @dataclass(frozen=True)
@@ -89,13 +99,61 @@ class Omega:
 
     @classmethod
     def load(cls, folder: Path) -> Omega | None:
-        """The finished runs in `folder`; None where they are not finished."""
+        """The finished runs in `folder`; None where they are not finished.
+
+        Raises:
+            DataError: a file of theirs is missing or damaged.
+        """
         record = folder / "omega.json"
         if not record.is_file():
             return None
-        values = json.loads(record.read_text(encoding="utf-8"))
-        run, epoch = values["best"]
-        return cls(folder, (run, epoch), tuple(tuple(losses) for losses in values["losses"]))
+        try:
+            values = json.loads(record.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{record}: cannot be read ({error}).") from None
+        losses = _field(record, values, "losses", _are_losses)
+        best = _field(record, values, "best", lambda x: _is_place(x, losses))
+        for run, curve in enumerate(losses):
+            file = _run_file(folder, run)
+            if _field(record, values, "sealed", lambda x: isinstance(x, bool), default=False):
+                tensors, inside = load_sealed(file)
+                if inside.get("losses") != curve:
+                    raise DataError(f"{file}: `losses` are not those of {record.name}.")
+                _check_epochs(file, tensors, len(curve))
+            elif not file.is_file():
+                raise DataError(f"{file}: is missing.")
+        return cls(folder, (best[0], best[1]), tuple(tuple(curve) for curve in losses))
+
+
+def _field(
+    file: Path, values: Any, name: str, fits: Callable[[Any], bool], default: Any = None
+) -> Any:
+    value = values.get(name, default) if isinstance(values, dict) else None
+    if not fits(value):
+        raise DataError(f"{file}: `{name}` is missing or wrong; remove the folder to train anew.")
+    return value
+
+
+def _are_losses(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(curve, list) and curve for curve in value)
+        and all(isinstance(loss, int | float) for curve in value for loss in curve)
+    )
+
+
+def _is_place(value: Any, losses: list[list[float]]) -> bool:
+    if not isinstance(value, list) or len(value) != 2 or not all(type(x) is int for x in value):
+        return False
+    run, epoch = value
+    return bool(0 <= run < len(losses) and 1 <= epoch <= len(losses[run]))
+
+
+def _check_epochs(file: Path, tensors: dict[str, Tensor], num_epochs: int) -> None:
+    held = {name.partition("/")[0] for name in tensors}
+    if held != {str(epoch) for epoch in range(1, num_epochs + 1)}:
+        raise DataError(f"{file}: does not hold the weights of epochs 1 to {num_epochs}.")
 
 
 def teacher_runs(
@@ -105,12 +163,14 @@ def teacher_runs(
     settings: TeacherSettings,
     folder: Path,
     *,
+    seed: int = 0,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int, str], None] | None = None,
+    should_stop: ShouldStop = never,
 ) -> Omega:
     """Train the teachers, each stopped on validation, and keep the weights of every epoch.
 
-    Finished runs in `folder` are taken as they are.
+    Finished runs in `folder` are taken as they are, so that a stop loses one run at most.
 
     Args:
         student: the teachers' architecture, with dropout.
@@ -118,66 +178,84 @@ def teacher_runs(
         validation_sequences: validation users; they choose epoch and run.
         settings: how.
         folder: made where it is missing.
+        seed: of the first run; each next has the next one.
         device: where to compute.
-        progress: called with (epochs done, most there can be, a note).
+        progress: called with (steps done, most there can be, a note).
+        should_stop: asked before every step.
+
+    Raises:
+        DataError: there is nothing to train on, or a file cannot be read or written.
+        StopRequested: a stop was asked for.
     """
     if (finished := Omega.load(folder)) is not None:
         return finished
     if not len(train_sequences):
         raise DataError("there is no training sequence to train a teacher on.")
     folder.mkdir(parents=True, exist_ok=True)
-    best: tuple[float, int, int] | None = None
-    losses: list[tuple[float, ...]] = []
+    curves: list[list[float]] = []
     for run in range(settings.num_runs):
-        seed = settings.seed + run
-        batches = RealBatches(
-            train_sequences, student.context_length, settings.batch_size, seed=seed
-        )
-        epoch_steps = batches.steps_per_epoch
-        weights: dict[str, Tensor] = {}
+        file = _run_file(folder, run)
+        if file.is_file():
+            tensors, record = load_sealed(file)
+            curve = _field(file, record, "losses", lambda x: _are_losses([x]))
+            _check_epochs(file, tensors, len(curve))
+        else:
+            batches = RealBatches(
+                train_sequences, student.context_length, settings.batch_size, seed=seed + run
+            )
+            one = _OneRun(run, settings, batches.steps_per_epoch, progress, should_stop)
+            train(
+                student,
+                WatchedBatches(batches, one.begin_step),
+                TrainSettings(
+                    lr=settings.lr,
+                    max_steps=settings.max_epochs * batches.steps_per_epoch,
+                    eval_every=batches.steps_per_epoch,
+                    patience=settings.patience,
+                    smoothing=settings.smoothing,
+                    seed=seed + run,
+                ),
+                lambda params: validation_loss(student, params, validation_sequences),
+                device=device,
+                on_look=one.keep,
+            )
+            curve = one.losses
+            save_sealed(file, one.weights, {"losses": curve})
+        curves.append(curve)
+    best_run = min(range(len(curves)), key=lambda run: min(curves[run]))
+    best = (best_run, 1 + curves[best_run].index(min(curves[best_run])))
+    record = {"best": best, "losses": curves, "sealed": True}
+    write_text(folder / "omega.json", json.dumps(record))
+    return Omega(folder, best, tuple(tuple(curve) for curve in curves))
 
-        def keep(
-            step: int,
-            params: dict[str, Tensor],
-            loss: float,
-            run: int = run,
-            weights: dict[str, Tensor] = weights,
-            epoch_steps: int = epoch_steps,
-        ) -> None:
-            epoch = step // epoch_steps
-            weights |= {f"{epoch}/{name}": value.cpu().clone() for name, value in params.items()}
-            if progress is not None:
-                done = run * settings.max_epochs + epoch
-                note = f"run {run + 1}, validation loss {loss:.3f}"
-                progress(done, settings.num_runs * settings.max_epochs, note)
 
-        trained = train(
-            student,
-            batches,
-            TrainSettings(
-                lr=settings.lr,
-                max_steps=settings.max_epochs * epoch_steps,
-                eval_every=epoch_steps,
-                patience=settings.patience,
-                smoothing=settings.smoothing,
-                seed=seed,
-            ),
-            lambda params: validation_loss(student, params, validation_sequences),
-            device=device,
-            on_look=keep,
-        )
-        draft = folder / f".run-{run:02}.safetensors"
-        save_file(weights, draft)
-        draft.rename(_run_file(folder, run))
-        losses.append(tuple(look.loss for look in trained.curve))
-        if best is None or trained.loss < best[0]:
-            best = (trained.loss, run, trained.step // epoch_steps)
-    if best is None:
-        raise ValueError(f"`num_runs` must be an int >= 1, got {settings.num_runs}.")
-    draft = folder / ".omega.json"
-    draft.write_text(json.dumps({"best": best[1:], "losses": losses}), encoding="utf-8")
-    draft.rename(folder / "omega.json")
-    return Omega(folder, best[1:], tuple(losses))
+@dataclass
+class _OneRun:
+    """What is kept of one teacher run while it goes on, and how far it is."""
+
+    run: int
+    settings: TeacherSettings
+    epoch_steps: int
+    progress: Callable[[int, int, str], None] | None
+    should_stop: ShouldStop
+    losses: list[float] = field(default_factory=list)
+    weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def begin_step(self, step: int) -> None:
+        stop_if_asked(self.should_stop)
+        if self.progress is not None:
+            epochs = self.settings.max_epochs
+            most = epochs * self.epoch_steps
+            note = f"run {self.run + 1} of {self.settings.num_runs}, "
+            note += f"epoch {step // self.epoch_steps + 1} of at most {epochs}"
+            if self.losses:
+                note += f", validation loss {self.losses[-1]:.3f} (best {min(self.losses):.3f})"
+            self.progress(self.run * most + step, self.settings.num_runs * most, note)
+
+    def keep(self, step: int, params: dict[str, Tensor], loss: float) -> None:
+        epoch = step // self.epoch_steps
+        self.weights |= {f"{epoch}/{name}": value.cpu().clone() for name, value in params.items()}
+        self.losses.append(loss if math.isfinite(loss) else math.inf)
 
 
 def _run_file(folder: Path, run: int) -> Path:

@@ -108,7 +108,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("messages")
     log = write_log(folder / "log.tsv")
     (folder / "prose.txt").write_text("one two three\n" * 20)
-    settings = dataclasses.replace(SMALL, outer_steps=1)
+    settings = SMALL.with_values({"outer.steps": 1})
     data = prepare(log)
     distill(data, folder / "run", settings)
     distill(dataclasses.replace(data, origin=None), folder / "homeless", settings)

@@ -32,7 +32,7 @@ def run(tmp_path: Path) -> Path:
     """A run on a log with columns of its own, left in another folder than the log's."""
     log = write_foreign_log(tmp_path / "shop.tsv")
     data = prepare(log, **COLUMNS, min_length=3, split_seed=2)
-    settings = dataclasses.replace(SMALL, outer_steps=1)
+    settings = SMALL.with_values({"outer.steps": 1})
     distill(data, tmp_path / "run", settings)
     return tmp_path / "run"
 

@@ -1,37 +1,37 @@
 """The outer loop's gradient is the gradient of what it says it lowers."""
 
 import functools
-from dataclasses import replace
 
 import pytest
 import torch
 
-from farzi.distill import Distiller, DistillSettings
+from farzi.distill import (
+    Distiller,
+    DistillSettings,
+    InnerSettings,
+    OuterSettings,
+    StudentSettings,
+)
 from farzi.distill.starts.random import random_start
 from farzi.evaluation import sequences_of
-from farzi.metagrad import CompiledLoss
-from farzi.models import SASRec
+from farzi.metagrad import Adam, CompiledLoss
 from toy import toy_data
 
 SETTINGS = DistillSettings(
     num_sequences=4,
     length=6,
     latent_dim=3,
-    width=4,
-    outer_steps=4,
-    outer_batch=6,
-    inner_steps=6,
-    window=3,
-    inner_batch=2,
-    num_students=2,
-    starts_per_step=1,
-    validation_seeds=1,
+    student=StudentSettings("sasrec", {"width": 4}),
+    inner=InnerSettings(steps=6, window=3, batch_size=2, optimizer=Adam(lr=0.02, eps_root=1e-7)),
+    outer=OuterSettings(
+        steps=4, batch_size=6, num_students=2, students_per_step=1, validation_seeds=1
+    ),
 )
 
 
 def distiller(tmp_path, settings=SETTINGS, **kwargs):
     data = toy_data(tmp_path)
-    student = SASRec(data.vocabulary.size, settings.length, settings.width)
+    student = settings.student.build(data.vocabulary.size, settings.length)
     start = random_start(4, 6, 3, data.vocabulary.size, labels=True, seed=0)
     return Distiller(
         student,
@@ -106,9 +106,9 @@ def test_a_student_that_diverges_is_begun_anew(tmp_path):
 def test_compiled_students_give_the_same_steps(tmp_path, monkeypatch, batch):
     quick = functools.partial(CompiledLoss, backend="aot_eager")
     monkeypatch.setattr("farzi.distill.problem.CompiledLoss", quick)
-    settings = replace(SETTINGS, inner_batch=batch)
+    settings = SETTINGS.with_values({"inner.batch_size": batch})
     plain = distiller(tmp_path, settings)
-    compiled = distiller(tmp_path, replace(settings, compiled=True))
+    compiled = distiller(tmp_path, settings.with_values({"inner.compiled": True}))
     state, fast = plain.begin(), compiled.begin()
     for _ in range(3):
         (state, _), (fast, _) = plain.step(state), compiled.step(fast)

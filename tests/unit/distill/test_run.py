@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from farzi.artifact import read_artifact
-from farzi.distill import DistillSettings, distill
+from farzi.distill import distill
 from farzi.errors import RunLockedError, SettingsError
 from toy import SMALL, toy_data, write_log
 
@@ -22,7 +22,7 @@ def files(folder):
 @pytest.mark.parametrize("labels", [True, False])
 def test_every_start_ends_in_an_artifact(tmp_path, start, labels):
     data = toy_data(tmp_path)
-    settings = DistillSettings(**{**SMALL.as_dict(), "start": start, "labels": labels})
+    settings = SMALL.with_values({"start": start, "labels": labels})
     outcome = distill(data, tmp_path / "run", settings)
     few = read_artifact(outcome.artifact).synthetic
     assert few.latent.shape == (6, 8, 4)
@@ -48,8 +48,15 @@ def test_records_hold_what_the_report_needs(tmp_path):
 def test_stopped_and_resumed_gives_the_same_bytes(tmp_path):
     data = toy_data(tmp_path)
     distill(data, tmp_path / "whole", SMALL)
-    asked = iter([False, False, False, True])
-    stopped = distill(data, tmp_path / "parts", SMALL, should_stop=lambda: next(asked))
+    taken = []
+
+    def note(stage, done, total, note):
+        if stage == "outer steps":
+            taken.append(done)
+
+    stopped = distill(
+        data, tmp_path / "parts", SMALL, report=note, should_stop=lambda: len(taken) >= 4
+    )
     assert stopped.artifact is None
     assert stopped.outer_steps == 4
     distill(data, tmp_path / "parts", SMALL, resume=True)
@@ -59,10 +66,9 @@ def test_stopped_and_resumed_gives_the_same_bytes(tmp_path):
 def test_killed_and_resumed_gives_the_same_bytes(tmp_path):
     log = write_log(tmp_path / "toy.tsv")
     command = [sys.executable, "-m", "farzi", "distill", str(log), "--task", "recommend"]
-    for name, value in SMALL.as_dict().items():
-        if name not in ("outer_steps", "seed"):
-            command += ["--set", f"{name}={value}"]
-    command += ["--outer-steps", "40", "--set", "patience=99", "-q"]
+    (tmp_path / "small.json").write_text(json.dumps(SMALL.as_dict()))
+    command += ["--config", str(tmp_path / "small.json"), "--outer-steps", "40"]
+    command += ["--set", "outer.patience=99", "-q"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([*command, "--out", tmp_path / "whole"], check=True, env=environment)
     killed = subprocess.Popen([*command, "--out", tmp_path / "parts"], env=environment)
@@ -90,8 +96,8 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
 def test_resume_with_other_settings_is_refused(tmp_path):
     data = toy_data(tmp_path)
     distill(data, tmp_path / "run", SMALL)
-    other = DistillSettings(**{**SMALL.as_dict(), "window": 2})
-    with pytest.raises(SettingsError, match=r"settings\.window was 4"):
+    other = SMALL.with_values({"inner.window": 2})
+    with pytest.raises(SettingsError, match=r"settings\.inner\.window was 4"):
         distill(data, tmp_path / "run", other, resume=True)
 
 
@@ -107,8 +113,15 @@ def test_two_processes_do_not_share_a_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"window": 99}, {"start": "teachers"}, {"num_sequences": 0}, {"dropout": 1.5}]
+    "wrong",
+    [
+        {"inner.window": 99},
+        {"start": "teachers"},
+        {"num_sequences": 0},
+        {"teachers.dropout": 1.5},
+        {"inner.optimizer.momentun": 0.5},
+    ],
 )
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(SettingsError):
-        DistillSettings(**{**SMALL.as_dict(), **wrong})
+        SMALL.with_values(wrong)

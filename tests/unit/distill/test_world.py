@@ -21,7 +21,9 @@ from dataclasses import replace
 
 out, dtype, together = Path(sys.argv[1]), getattr(torch, sys.argv[2]), sys.argv[3] == "one"
 students = 2 if together else 1
-settings = replace(SETTINGS, num_students=students, starts_per_step=students)
+settings = SETTINGS.with_values(
+    {"outer.num_students": students, "outer.students_per_step": students}
+)
 with world_of_torchrun(torch.device("cpu")) as world:
     loop = distiller(out / f"data-{world.rank}", settings, world=world)
     state = loop.begin()

@@ -55,7 +55,7 @@ def test_finished_runs_are_kept_in_the_run(tmp_path, capsys):
 def test_further_runs_are_rows_of_their_own(tmp_path, capsys):
     data = toy_data(tmp_path)
     distill(data, tmp_path / "run", SMALL)
-    distill(data, tmp_path / "start", replace(SMALL, outer_steps=0))
+    distill(data, tmp_path / "start", SMALL.with_values({"outer.steps": 0}))
     command = ["compare", str(tmp_path / "run"), "--seeds", "1", *ONE_SETTING.split()]
     command += ["--rows", "full", "farzi", "--json", "-q", "--also"]
     assert main([*command, f"before={tmp_path / 'start'}"]) == 0

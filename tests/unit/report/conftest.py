@@ -62,6 +62,6 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PreparedDa
     """A finished run and its source."""
     folder = tmp_path_factory.mktemp("report")
     data = toy_data(folder)
-    distill(data, folder / "run", dataclasses.replace(SMALL, outer_steps=6))
+    distill(data, folder / "run", SMALL.with_values({"outer.steps": 6}))
     (folder / "run/comparison.json").write_text(json.dumps(COMPARISON))
     return folder / "run", data

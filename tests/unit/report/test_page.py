@@ -206,9 +206,10 @@ def test_distill_and_compare_end_with_it(
     from toy import write_log
 
     log = write_log(tmp_path / "log.tsv")
-    small = {"num_sequences": 6, "length": 8, "latent_dim": 4, "width": 8, "num_teachers": 1}
-    small |= {"teacher_epochs": 2, "inner_steps": 4, "window": 4, "num_students": 1}
-    small |= {"starts_per_step": 1, "validation_seeds": 1}
+    small = {"num_sequences": 6, "length": 8, "latent_dim": 4, "student.width": 8}
+    small |= {"teachers.num_runs": 1, "teachers.max_epochs": 2, "inner.steps": 4}
+    small |= {"inner.window": 4, "outer.num_students": 1, "outer.students_per_step": 1}
+    small |= {"outer.validation_seeds": 1}
     flags = [part for name in small for part in ("--set", f"{name}={small[name]}")]
     run = str(tmp_path / "run")
     distil = ["distill", str(log), "--outer-steps", "1", *flags]

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from farzi.distill.problem import Member, Problem, Window
+from farzi.distill.ranges import refuse, share
 from farzi.distill.teachers import mean_logits
 from farzi.models import Params, Student, sequence_loss
 from farzi.seeding import stream
@@ -44,6 +45,9 @@ class MetaMatching:
 
     targets: Targets = "data"
     from_teachers: float = 0.0
+
+    def __post_init__(self) -> None:
+        refuse(share(self, "from_teachers"))
 
     @property
     def needs_teachers(self) -> bool:

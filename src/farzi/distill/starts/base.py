@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol
 
 import torch
@@ -39,6 +39,7 @@ class StartInputs:
         temperature: tau of the soft tokens.
         seed: of what is drawn.
         omega: teacher runs, where the start asks for them.
+        drawn: rows that were drawn before.
     """
 
     data: PreparedData
@@ -51,6 +52,7 @@ class StartInputs:
     temperature: float
     seed: int
     omega: Omega | None = None
+    drawn: dict[StartRows, Rows] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def num_tokens(self) -> int:
@@ -75,6 +77,8 @@ class StartInputs:
             how: see `choose_rows`. `auto` joins whole sentences of a text; of event logs it takes
                 pieces, or the ends of histories where tokens are labels as well.
         """
+        if how in self.drawn:
+            return self.drawn[how]
         choice: RowChoice
         if how != "auto":
             choice = how
@@ -82,13 +86,14 @@ class StartInputs:
             choice = "joined"
         else:
             choice = "pieces" if self.labels else "ends"
-        return choose_rows(
+        self.drawn[how] = choose_rows(
             self.train_sequences,
             self.num_sequences,
             self.length,
             stream(self.seed, "start rows"),
             how=choice,
         )
+        return self.drawn[how]
 
     def at_temperature(self, start: SyntheticSequences) -> SyntheticSequences:
         """The same soft tokens and labels, of temperature 1, at the temperature that is asked for.
@@ -114,6 +119,10 @@ class Start(Protocol):
 
     name: ClassVar[str]
     needs_teachers: ClassVar[bool]
+
+    def check(self, inputs: StartInputs) -> None:
+        """Raise what `__call__` would, as far as that is known before any teacher is trained."""
+        ...
 
     def __call__(self, inputs: StartInputs) -> SyntheticSequences:
         """The sequences before the first outer step, on CPU.

@@ -24,6 +24,9 @@ class RandomStart:
     name: ClassVar[str] = "random"
     needs_teachers: ClassVar[bool] = False
 
+    def check(self, inputs: StartInputs) -> None:
+        """Noise fits any source."""
+
     def __call__(self, inputs: StartInputs) -> SyntheticSequences:
         """Noise of the size that is asked for."""
         start = random_start(

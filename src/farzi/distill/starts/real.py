@@ -29,6 +29,10 @@ class RealStart:
 
     rows: StartRows = "auto"
 
+    def check(self, inputs: StartInputs) -> None:
+        """Raise where there are too few real rows."""
+        inputs.rows(self.rows)
+
     def __call__(self, inputs: StartInputs) -> SyntheticSequences:
         """Real rows of training users, fitted."""
         start = real_start(

@@ -31,6 +31,10 @@ class TeacherStart:
 
     rows: StartRows = "auto"
 
+    def check(self, inputs: StartInputs) -> None:
+        """Raise where there are too few real rows."""
+        inputs.rows(self.rows)
+
     def __call__(self, inputs: StartInputs) -> SyntheticSequences:
         """Real rows of training users, labelled by the teachers."""
         teachers = inputs.teachers

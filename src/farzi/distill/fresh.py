@@ -1,0 +1,106 @@
+"""Fresh students: how good synthetic sequences are, by what a student learns from them alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from farzi.data.sequences import Sequences
+from farzi.distill.problem import Member, Problem
+from farzi.distill.stopping import WatchedBatches, stop_if_asked
+from farzi.errors import NonFiniteError
+from farzi.evaluation import validation_loss
+from farzi.metagrad import Adam, AdamW
+from farzi.seeding import stream_seed
+from farzi.synthetic import SyntheticSequences
+from farzi.training import SyntheticBatches, TrainSettings, train
+
+__all__ = ["fresh_student_loss"]
+
+LOOK_EVERY = 10  # inner steps between two looks at the validation loss, as in `TrainSettings`
+PATIENCE = 5
+
+
+def fresh_student_loss(
+    problem: Problem,
+    synthetic: SyntheticSequences,
+    validation_sequences: Sequences,
+    steps: int,
+    seed: int,
+) -> float:
+    """The lowest validation loss of a fresh student within `steps` steps on `synthetic`.
+
+    The student trains with the inner optimiser; where that is Adam as torch has it, by
+    `farzi.training.train`, which later users of the artifact train with too.
+
+    Args:
+        problem: student, inner optimiser and batch size.
+        synthetic: what it trains on.
+        validation_sequences: real sequences.
+        steps: the cap; it stops earlier where the loss no longer falls.
+        seed: of its first weights and its batches.
+
+    Raises:
+        NonFiniteError: the loss was never finite.
+        StopRequested: a stop was asked for.
+    """
+    decay = _decay_of_torch(problem)
+    if decay is None:
+        return _by_inner_steps(problem, synthetic, validation_sequences, steps, seed)
+    batches = SyntheticBatches(synthetic, problem.inner_batch, seed)
+    trained = train(
+        problem.student,
+        WatchedBatches(batches, lambda step: stop_if_asked(problem.should_stop)),
+        TrainSettings(
+            lr=float(problem.optimizer.hyper["lr"]),
+            max_steps=steps,
+            eval_every=LOOK_EVERY,
+            patience=PATIENCE,
+            weight_decay=decay,
+            seed=seed,
+        ),
+        lambda params: validation_loss(problem.student, params, validation_sequences),
+        device=synthetic.latent.device,
+    )
+    return trained.loss
+
+
+def _decay_of_torch(problem: Problem) -> float | None:
+    """The weight decay with which torch's AdamW is the inner optimiser; None where it is not."""
+    optimizer = problem.optimizer
+    if not isinstance(optimizer, Adam | AdamW):
+        return None
+    hyper = {name: float(value) for name, value in optimizer.hyper.items()}
+    if (hyper["b1"], hyper["b2"], hyper["eps"]) != (0.9, 0.999, 1e-8):
+        return None
+    if isinstance(optimizer, Adam) and hyper["weight_decay"]:
+        return None
+    return hyper["weight_decay"]
+
+
+def _by_inner_steps(
+    problem: Problem,
+    synthetic: SyntheticSequences,
+    validation_sequences: Sequences,
+    steps: int,
+    seed: int,
+) -> float:
+    generator = torch.Generator().manual_seed(stream_seed(seed, "weights"))
+    member = Member(problem.on_device(problem.student.init(generator)), None, 0, seed)
+    best, looks_since_best = math.inf, 0
+    while member.age < steps and looks_since_best < PATIENCE:
+        try:
+            member = problem.advance(member, synthetic, min(LOOK_EVERY, steps - member.age))
+        except NonFiniteError:
+            break
+        loss = validation_loss(problem.student, member.params, validation_sequences)
+        looks_since_best = 0 if loss < best else looks_since_best + 1
+        best = min(best, loss) if math.isfinite(loss) else best
+    if not math.isfinite(best):
+        raise NonFiniteError(
+            f"the validation loss of a fresh student was never finite in {member.age} inner steps "
+            f"of {problem.optimizer!r}; try a smaller lr.",
+            step=member.age,
+        )
+    return best

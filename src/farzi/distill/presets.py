@@ -1,0 +1,91 @@
+"""What suits which source, task, format and choice where nothing else is asked for.
+
+The command line and Python read the same: `distill(data, out)` and `farzi distill SOURCE` are
+one run. What is given goes before a preset, and a preset before the defaults of
+`farzi.distill.settings`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from farzi.data.sources import SOURCES, Task
+from farzi.distill.settings import CHOICES
+from farzi.errors import SettingsError
+
+__all__ = ["chosen", "parse_size", "preset"]
+
+LANGUAGE = {
+    "student.name": "transformer",
+    "teachers.max_epochs": 12,
+    "teachers.batch_size": 128,
+    "latent_dim": 24,
+}
+
+TOKENS_ALONE = {
+    # Without labels of their own, tokens begin far from what they can be, and take longer steps.
+    "outer.steps": 200,
+    "outer.lr_latent": 0.02,
+    "outer.lr_decoder": 0.01,
+    "latent_dim": 24,
+}
+
+OF_A_CHOICE: Mapping[str, Mapping[str, Any]] = {
+    "inner.optimizer=adam": {"lr": 0.02, "eps_root": 1e-7},
+    "inner.optimizer=adamw": {"lr": 0.02, "eps_root": 1e-7, "weight_decay": 1e-4},
+    "inner.optimizer=rmsprop": {"lr": 0.01, "eps_root": 1e-7},
+    "inner.optimizer=adagrad": {"lr": 0.1, "eps_root": 1e-7},
+    "inner.optimizer=sgd": {"lr": 1.0, "momentum": 0.9},
+}
+
+
+def preset(name: str, task: Task, *, labels: bool = True) -> dict[str, Any]:
+    """Settings for a source, by dotted names.
+
+    Args:
+        name: of the source.
+        task: what it is for.
+        labels: whether there are labels apart from the tokens.
+
+    Example:
+        >>> from farzi.distill.presets import preset
+        >>> preset("ml-100k", "recommend")
+        {'num_sequences': 50, 'length': 50}
+    """
+    known = SOURCES.get(name)
+    values: dict[str, Any] = {} if known is None else parse_size(known.size)
+    if task == "language":
+        values |= LANGUAGE
+    if not labels:
+        values |= TOKENS_ALONE
+    return values
+
+
+def chosen(choice: str, name: str) -> Any:
+    """The value called `name` of a choice, with what suits it.
+
+    Raises:
+        SettingsError: there is none of that name.
+
+    Example:
+        >>> from farzi.distill.presets import chosen
+        >>> chosen("inner.optimizer", "sgd").momentum
+        0.9
+    """
+    return CHOICES[choice][name](**OF_A_CHOICE.get(f"{choice}={name}", {}))
+
+
+def parse_size(size: str | None) -> dict[str, Any]:
+    """`50x20` as settings: sequences x length.
+
+    Raises:
+        SettingsError: it is not of that form.
+    """
+    if size is None:
+        return {}
+    match = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,4})", size)
+    if match is None:
+        raise SettingsError(f"--size must be SEQUENCESxLENGTH such as 50x50, got {size!r}.")
+    return {"num_sequences": int(match[1]), "length": int(match[2])}
