@@ -40,7 +40,7 @@ def test_distils_and_compares_a_text(tmp_path):
     assert main([*command, *flags]) == 0
     table = tmp_path / "out.json"
     command = ["compare", text, "--artifact", str(out), "--seeds", "1", "--json", str(table)]
-    command += ["--grid-lr", "0.05", "--grid-dropout", "0", "--max-epochs", "30", *common]
+    command += ["--grid-lr", "0.05", "--grid-dropout", "0", "--max-epochs", "300", *common]
     assert main(command) == 0
     result = json.loads(table.read_text())
     rows = {row["name"]: row["metrics"] for row in result["rows"]}

@@ -235,9 +235,15 @@ class _Reader:
 
     def _note(self, name: str, value: Any, what: str) -> None:
         place = self.places[name](name) if name in self.places else f"`{name}`"
-        said = "" if place.endswith(str(value)) else f", got {value!r}"
-        named = "" if name in place else f" `{name}`"
-        self.mistakes.append(f"{place}:{named} {what}{said}")
+        if place.startswith("--") and what.startswith("must"):
+            flag = place.partition("=" if place.startswith("--set ") else " ")[0]
+            self.mistakes.append(f"{flag} {what}, got {value!r}")
+        elif place == f"`{name}`" and what.startswith("must"):
+            self.mistakes.append(f"{place} {what}, got {value!r}")
+        else:
+            said = "" if place.endswith(str(value)) else f", got {value!r}"
+            named = "" if name in place else f" `{name}`"
+            self.mistakes.append(f"{place}:{named} {what}{said}")
 
     def _refuse_unknown(self) -> None:
         for name in self.values:

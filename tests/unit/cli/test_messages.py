@@ -221,7 +221,10 @@ def test_an_error_advises_only_flags_that_are_there(
     ("line", "said"),
     [
         ("distill {log} --out {new} --inner-steps 0", "--inner-steps must be > 0"),
-        ("distill {log} --out {new} --set inner_lr=-1", "--set inner_lr must be > 0"),
+        (
+            "distill {log} --out {new} --set inner.optimizer.lr=-1",
+            "--set inner.optimizer.lr must be > 0",
+        ),
         ("prepare {log} --out {new} --k-core -1", "--k-core must be an int >= 0"),
     ],
 )
