@@ -74,8 +74,9 @@ def distill(
         outer_steps: steps of the outer loop; 0 keeps the start as it is.
         inner_steps: steps a student is trained for.
         window: inner steps that one meta-gradient goes through.
-        student: the model to distil for: sasrec, gru4rec, fmlp, transformer or rnn (rnn:cell=lstm);
-            what fits the task without it.
+        student: the model to distil for: sasrec, gru4rec, fmlp, transformer, rnn:cell=lstm; of
+            transformers, hf:config.json; your own, my_models.py:make; what fits the task without
+            it.
         objective: what the outer loop lowers: meta_matching (Farzi), random_matching (the same
             from random weights), gradient_matching or trajectory_matching.
         start: where the synthetic sequences begin: teacher, real, random, or artifact with --from.

@@ -29,6 +29,7 @@ from farzi.distill.stopping import ShouldStop, never
 from farzi.distill.teachers import Omega
 from farzi.distill.world import ALONE, World
 from farzi.errors import NonFiniteError
+from farzi.metagrad.paper_rule import paper_rule
 from farzi.models import Student
 from farzi.synthetic import SyntheticSequences
 
@@ -112,6 +113,7 @@ class Distiller:
             outer_batch=settings.outer.batch_size,
             seed=settings.seed,
             omega=self.omega,
+            pull_back=paper_rule if settings.inner.rule == "paper" else None,
             compiled=settings.inner.compiled,
             should_stop=self.should_stop,
         )

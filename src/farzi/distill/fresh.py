@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from farzi.data.sequences import Sequences
 from farzi.distill.problem import Member, Problem
@@ -12,11 +13,12 @@ from farzi.distill.stopping import WatchedBatches, stop_if_asked
 from farzi.errors import NonFiniteError
 from farzi.evaluation import validation_loss
 from farzi.metagrad import Adam, AdamW
+from farzi.metagrad.optimizers import HyperSetting
 from farzi.seeding import stream_seed
 from farzi.synthetic import SyntheticSequences
 from farzi.training import SyntheticBatches, TrainSettings, train
 
-__all__ = ["fresh_student_loss"]
+__all__ = ["fresh_student_loss", "number"]
 
 LOOK_EVERY = 10  # inner steps between two looks at the validation loss, as in `TrainSettings`
 PATIENCE = 5
@@ -53,7 +55,7 @@ def fresh_student_loss(
         problem.student,
         WatchedBatches(batches, lambda step: stop_if_asked(problem.should_stop)),
         TrainSettings(
-            lr=float(problem.optimizer.hyper["lr"]),
+            lr=number(problem.optimizer.hyper["lr"]) or 0.0,
             max_steps=steps,
             eval_every=LOOK_EVERY,
             patience=PATIENCE,
@@ -71,12 +73,19 @@ def _decay_of_torch(problem: Problem) -> float | None:
     optimizer = problem.optimizer
     if not isinstance(optimizer, Adam | AdamW):
         return None
-    hyper = {name: float(value) for name, value in optimizer.hyper.items()}
-    if (hyper["b1"], hyper["b2"], hyper["eps"]) != (0.9, 0.999, 1e-8):
+    hyper = {name: number(value) for name, value in optimizer.hyper.items()}
+    if None in hyper.values() or (hyper["b1"], hyper["b2"], hyper["eps"]) != (0.9, 0.999, 1e-8):
         return None
     if isinstance(optimizer, Adam) and hyper["weight_decay"]:
         return None
     return hyper["weight_decay"]
+
+
+def number(setting: HyperSetting) -> float | None:
+    """A hyper-parameter as one number for all tensors and steps; None where it is not one."""
+    if isinstance(setting, Tensor):
+        return float(setting) if setting.ndim == 0 else None
+    return float(setting) if isinstance(setting, int | float) else None
 
 
 def _by_inner_steps(

@@ -258,6 +258,9 @@ class _Reader:
         name = given.pop("name", "sasrec")
         self.known.append("student.name")
         base = str(name).partition(":")[0]
+        if base == "hf" or str(name).rpartition(":")[0].endswith(".py"):
+            self.known += [f"student.{size}" for size in given]
+            return StudentSettings(str(name), given)  # what it takes is seen when it is built
         if base not in STUDENTS:
             self._note("student.name", name, f"unknown student{closest(base, STUDENTS)}")
             self.known += [f"student.{size}" for size in given]

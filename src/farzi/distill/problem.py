@@ -21,6 +21,7 @@ from farzi.distill.teachers import Omega
 from farzi.metagrad import Adjoint, CompiledLoss, Optimizer, metagradient, readout, unroll
 from farzi.metagrad.inner_loop import InnerLoss
 from farzi.metagrad.metagradient import OuterLoss
+from farzi.metagrad.rule import PullBack
 from farzi.metagrad.update import State
 from farzi.models import Student, embedded_loss, sequence_loss
 from farzi.seeding import stream, stream_seed
@@ -74,6 +75,7 @@ class Problem:
         outer_batch: real sequences an outer step.
         seed: of everything drawn.
         omega: teacher runs, where something reads them.
+        pull_back: in place of the exact derivative of an optimiser's step (`paper_rule`).
         compiled: whether torch compiles the inner steps.
         should_stop: asked at every inner step, forward and on the way back.
     """
@@ -88,6 +90,7 @@ class Problem:
     outer_batch: int
     seed: int
     omega: Omega | None = None
+    pull_back: PullBack | None = None
     compiled: bool = False
     should_stop: ShouldStop = never
 
@@ -194,6 +197,7 @@ class Problem:
             steps=self.window,
             optimizer=self.optimizer,
             adjoint=self.adjoint,
+            pull_back=self.pull_back,
             state=member.state,
             first_step=member.age,
         )

@@ -32,18 +32,22 @@ from farzi.distill.folder import (
     save_state,
     state_file,
 )
+from farzi.distill.fresh import number
 from farzi.distill.objectives import Objective
 from farzi.distill.settings import DistillSettings, StudentSettings, named
 from farzi.distill.starts import Start, StartInputs
 from farzi.distill.stopping import ShouldStop, StopRequested, never, stop_if_asked
 from farzi.distill.teachers import Omega, teacher_runs
 from farzi.distill.world import ALONE, World
+from farzi.errors import SettingsError
 from farzi.evaluation import rounded, sequences_of
 from farzi.metagrad import Adjoint, Optimizer, metagradient
+from farzi.metagrad.paper_rule import paper_rule
 from farzi.models import STUDENTS, Student, with_dropout
 from farzi.native import kernels_for
 from farzi.seeding import stream
 from farzi.synthetic import SyntheticSequences
+from farzi.training import TrainSettings
 
 __all__ = ["Plan", "RunOutcome", "distill", "make_artifact", "plan_run"]
 
@@ -105,6 +109,7 @@ class Plan:
             "threads": torch.get_num_threads(),
             "processes": num_ranks,
             "device": torch.device(device).type,
+            "student": self.student.settings(),
             "kernels": "compiled" if kernels else "plain torch",
             "versions": {"farzi": farzi.__version__, "torch": str(torch.__version__)},
         }
@@ -142,8 +147,9 @@ def plan_run(
         DataError: the source is too small for what is asked.
         NotReversibleError: the adjoint cannot undo the optimiser.
     """
+    value = None
     if student is not None and not isinstance(student, str | StudentSettings):
-        student = StudentSettings.of(student)
+        value, student = student, StudentSettings.of(student)
     choices = {
         "student": student,
         "objective": objective,
@@ -158,10 +164,14 @@ def plan_run(
         from farzi.distill.parse import settings_for
 
         chosen = settings_for(data, settings or {}, given)
-    num_tokens = data.vocabulary.size
-    built = chosen.student.build(num_tokens, chosen.context_length)
+    sizes = {"num_tokens": data.vocabulary.size, "context_length": chosen.context_length}
+    built = value or chosen.student.build(**sizes)
+    for name, size in sizes.items():
+        if getattr(built, name) != size:
+            what = f"must have `{name}` {size}, got {getattr(built, name)}."
+            raise SettingsError(f"`student` {what}")
     teacher = with_dropout(built, chosen.teachers.dropout)
-    if built.settings()["name"] in STUDENTS:  # every size is known now
+    if value is None and built.settings()["name"] in STUDENTS:  # every size is known now
         chosen = replace(chosen, student=StudentSettings.of(built))
     inputs = StartInputs(
         data=data,
@@ -175,12 +185,12 @@ def plan_run(
         seed=chosen.seed,
     )
     chosen.start.check(inputs)
-    _check_adjoint(chosen.inner.optimizer, chosen.inner.adjoint)
+    _check_adjoint(chosen)
     return Plan(data, chosen, built, teacher, inputs)
 
 
-def _check_adjoint(optimizer: Optimizer, adjoint: Adjoint) -> None:
-    """Differentiate two steps of a parabola, so that a pair that does not fit raises at once."""
+def _check_adjoint(settings: DistillSettings) -> None:
+    """Differentiate two steps of a parabola, so that what does not fit together raises at once."""
 
     def loss(params: Mapping[str, torch.Tensor], meta: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return (params["w"] - meta["x"]).square().sum()
@@ -191,9 +201,20 @@ def _check_adjoint(optimizer: Optimizer, adjoint: Adjoint) -> None:
         {"w": torch.ones(1)},
         {"x": torch.zeros(1)},
         steps=2,
-        optimizer=optimizer,
-        adjoint=adjoint,
+        optimizer=_without_groups(settings.inner.optimizer),
+        adjoint=settings.inner.adjoint,
+        pull_back=paper_rule if settings.inner.rule == "paper" else None,
     )
+
+
+def _without_groups(optimizer: Any) -> Any:
+    """The optimiser with one value for all tensors where it has several."""
+    grouped = {
+        name: next(iter(value.values()))
+        for name, value in optimizer.hyper.items()
+        if isinstance(value, Mapping)
+    }
+    return replace(optimizer, **grouped) if grouped else optimizer
 
 
 def distill(
@@ -424,7 +445,7 @@ def make_artifact(plan: Plan, state: DistillState) -> Artifact:
         recipe={
             "student": plan.student.settings(),
             "optimizer": named(settings.inner.optimizer),
-            "lr": float(settings.inner.optimizer.hyper["lr"]),
+            "lr": number(settings.inner.optimizer.hyper["lr"]) or TrainSettings().lr,
             "steps": settings.inner.steps,
             "batch_size": settings.inner.batch_size,
             "start": named(settings.start),

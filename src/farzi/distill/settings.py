@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 from torch import Tensor
 
@@ -68,6 +68,8 @@ CHOICES: Mapping[str, Kinds[Any]] = {
 """The settings that are one of several kinds, each with settings of its own."""
 
 
+Rule = Literal["exact", "paper"]
+
 FROM_DATA = ("num_tokens", "context_length", "dropout")
 """Settings of a student that are none of its own: from data, sequences and the teachers."""
 
@@ -120,6 +122,8 @@ class InnerSettings:
         optimizer: the inner optimiser. `eps_root`, inside Adam's root, makes the meta-gradient
             smooth.
         adjoint: how a window is differentiated.
+        rule: how a step of the optimiser is differentiated: exactly, or as the paper's Algorithm 1
+            does it with Adam (`farzi.metagrad.paper_rule`), which is right for one step only.
         compiled: whether torch compiles the inner steps, into CUDA graphs on a GPU; takes a minute
             at the beginning. On CPU the kernels are faster.
     """
@@ -129,10 +133,15 @@ class InnerSettings:
     batch_size: int = 10
     optimizer: Optimizer = field(default_factory=_default_optimizer)
     adjoint: Adjoint = field(default_factory=Stored)
+    rule: Rule = "exact"
     compiled: bool = False
 
     def __post_init__(self) -> None:
         mistakes = above_zero(self, "steps", "window", "batch_size")
+        if self.rule not in get_args(Rule):
+            mistakes.append(Mistake("rule", self.rule, "must be exact or paper"))
+        if self.rule == "paper" and not isinstance(self.optimizer, Adam):
+            mistakes.append(Mistake("rule", self.rule, "must be exact with any inner but adam"))
         if self.window > self.steps:
             what = f"must be at most `inner.steps` = {self.steps}"
             mistakes.append(Mistake("window", self.window, what))
@@ -297,6 +306,10 @@ def plain(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value if isinstance(value, bool | int | float | str | None) else repr(value)
     own = {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
@@ -315,15 +328,19 @@ def named(value: object) -> str:
 
 
 def _optimizer_mistakes(optimizer: Optimizer) -> list[Mistake]:
-    """Hyper-parameters that no optimiser can have."""
+    """Hyper-parameters that no optimiser can have, and schedules that no window could read."""
     mistakes = []
-    for name, value in optimizer.hyper.items():
-        if isinstance(value, Tensor):
-            continue
-        if name == "lr" and not value > 0:
-            mistakes.append(Mistake(name, value, "must be > 0"))
-        elif name in ("b1", "b2", "momentum", "alpha") and not 0 <= value < 1:
-            mistakes.append(Mistake(name, value, "must be in [0, 1)"))
-        elif not value >= 0:
-            mistakes.append(Mistake(name, value, "must be >= 0"))
+    for name, setting in optimizer.hyper.items():
+        for value in setting.values() if isinstance(setting, Mapping) else (setting,):
+            if isinstance(value, Tensor) and value.ndim:
+                what = "must be a number or a function of the step: runs are cut into windows"
+                mistakes.append(Mistake(name, list(value.shape), what))
+            if callable(value) or isinstance(value, Tensor):
+                continue
+            if name == "lr" and not value > 0:
+                mistakes.append(Mistake(name, value, "must be > 0"))
+            elif name in ("b1", "b2", "momentum", "alpha") and not 0 <= value < 1:
+                mistakes.append(Mistake(name, value, "must be in [0, 1)"))
+            elif not value >= 0:
+                mistakes.append(Mistake(name, value, "must be >= 0"))
     return mistakes
