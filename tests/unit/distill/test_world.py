@@ -49,7 +49,7 @@ def run(tmp_path, dtype, name, launcher):
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": f"{here}{os.pathsep}{here.parents[1]}",
+        "PYTHONPATH": os.pathsep.join([str(here), str(here.parents[1]), *sys.path]),
     }
     for rank in (0, 1):
         (tmp_path / f"data-{rank}").mkdir(exist_ok=True)
