@@ -12,6 +12,7 @@ from farzi.metagrad.adjoints import Adjoint, Auto, Checkpointed, Direct, Reversi
 from farzi.metagrad.compiled import CompiledLoss
 from farzi.metagrad.deferred import readout
 from farzi.metagrad.estimate import Estimate, estimate
+from farzi.metagrad.functional import functional
 from farzi.metagrad.metagradient import MetaGradient, Stats, metagradient
 from farzi.metagrad.optimizers import SGD, Accumulator, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from farzi.metagrad.rule import update
@@ -48,6 +49,7 @@ __all__ = [
     "Stored",
     "agreement",
     "estimate",
+    "functional",
     "init_state",
     "metagradient",
     "random_window",

@@ -7,7 +7,7 @@ import functools
 import math
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,10 +28,12 @@ from farzi.metagrad.flat import Layout
 __all__ = [
     "AT_ITS_EDGE",
     "NO_SECOND_DERIVATIVE",
+    "LightMode",
     "LossLog",
     "OrdinaryCopies",
     "all_finite",
     "check_finite",
+    "dense_parts",
     "first_evaluation",
     "not_finite",
     "ordinary_modes",
@@ -53,10 +55,29 @@ _NO_INFERENCE = "Inference tensors cannot be saved for backward"
 _IN_PLACE = ("in-place operation", "inplace operation", "modified inplace")
 _ONCE_ONLY = (
     "derivative for aten::",
+    "derivative for '",
     "once_differentiable",
     "support double backward",
     "double backwards",
 )
+_INSTEAD = {
+    "rnn": "call the layer within torch.backends.cudnn.flags(enabled=False), on CPU within "
+    "torch.backends.mkldnn.flags(enabled=False)",
+    "attention": "for attention use torch.nn.attention.sdpa_kernel(SDPBackend.MATH) or plain "
+    "matrix products",
+    "dot_product": "for attention use torch.nn.attention.sdpa_kernel(SDPBackend.MATH) or plain "
+    "matrix products",
+    "embedding_bag": "use Embedding and a mean or a sum over its rows",
+    "cdist": "write the distances out, as (x[:, None] - y).square().sum(-1)",
+    "ctc": "write the recursion out with logsumexp",
+}
+"""What to use in place of an operation that has one derivative only, by a part of its name."""
+
+
+def _instead(message: str) -> str:
+    lower = message.lower()
+    advice = next((advice for part, advice in _INSTEAD.items() if part in lower), None)
+    return advice or "write that operation with others that autograd differentiates twice"
 
 
 @contextlib.contextmanager
@@ -80,9 +101,8 @@ def translated(step: int) -> Iterator[None]:
             ) from error
         if any(phrase in message for phrase in _ONCE_ONLY):
             raise NotTwiceDifferentiableError(
-                f"the inner loss has no second derivative at step {step} ({fact}); for attention "
-                "use "
-                "torch.nn.attention.sdpa_kernel(SDPBackend.MATH) or plain matrix products.",
+                f"the inner loss has no second derivative at step {step} ({fact}); "
+                f"{_instead(message)}.",
                 step=step,
             ) from error
         raise
@@ -134,13 +154,26 @@ def _python_random_state() -> tuple[object, ...]:
     return (random.getstate(), name, keys.tobytes(), *rest)
 
 
-class _WriteWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class LightMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """A dispatch mode whose first use does not import `torch._dynamo`, which takes seconds.
+
+    torch wraps every other mode so that dynamo does not trace it. A class that is used once dynamo
+    is there has to let itself be wrapped.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class _WriteWatch(LightMode):  # type: ignore[no-untyped-call]
     """Calls `refuse` with any tensor that is written to and was not made under the watch."""
 
     def __init__(self, refuse: Callable[[Tensor], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._refuse = refuse
         self._own: dict[int, Any] = {}
+        self.dtypes: set[torch.dtype] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -149,7 +182,7 @@ class _WriteWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             value = args[index] if index < len(args) else kwargs.get(argument.name)
             writes = argument.alias_info is not None and argument.alias_info.is_write
             for tensor in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(tensor, Tensor):
+                if isinstance(tensor, Tensor) and tensor.layout == torch.strided:
                     key = tensor.untyped_storage()._cdata
                     storages.add(key)
                     if writes and key not in self._own:
@@ -157,17 +190,34 @@ class _WriteWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         for tensor in result if isinstance(result, list | tuple) else (result,):
             if isinstance(tensor, Tensor):
+                self.dtypes.add(tensor.dtype)
+                if tensor.layout != torch.strided:
+                    continue
                 storage = tensor.untyped_storage()
                 if storage._cdata not in storages:
                     self._own[storage._cdata] = storage
         return result
 
 
+class _WriteWatchBesideDynamo(_WriteWatch):  # type: ignore[no-untyped-call]
+    """The same, out of dynamo's sight."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
 @contextlib.contextmanager
 def first_evaluation(
     param: Tensor, layout: Layout, meta: Mapping[str, Tensor], seed: int | None, step: int
-) -> Iterator[None]:
-    """Watch the inner loss once: no draws without a seed, no writes outside it."""
+) -> Iterator[set[torch.dtype]]:
+    """Watch the inner loss once: no draws without a seed, no writes outside it.
+
+    Gives the dtypes of the tensors that it makes.
+    """
 
     def refuse(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()._cdata
@@ -187,8 +237,10 @@ def first_evaluation(
 
     drawn = _python_random_state()
     torch_drawn = _torch_random_state(layout.device)
-    with _WriteWatch(refuse):
-        yield
+    watch = _WriteWatchBesideDynamo if "torch._dynamo" in sys.modules else _WriteWatch
+    mode = watch(refuse)
+    with mode:
+        yield mode.dtypes
     if _python_random_state() != drawn:
         raise StochasticLossError(
             f"the inner loss drew from Python's or NumPy's global generator at step {step}; draw "
@@ -260,6 +312,21 @@ class OrdinaryCopies(TorchFunctionMode):
             with _disable_current_modes():
                 self._copies[id(tensor)] = tensor, tensor.clone()
         return self._copies[id(tensor)][1]
+
+
+def dense_parts(
+    parts: Sequence[Tensor | None], layout: Layout, step: int
+) -> Sequence[Tensor | None]:
+    """The parts of a gradient, or `NotTwiceDifferentiableError` where one is sparse."""
+    for name, part in zip(layout.names, parts, strict=True):
+        if part is not None and part.layout != torch.strided:
+            raise NotTwiceDifferentiableError(
+                f"the gradient of `{name}` is sparse at step {step}, as that of an embedding with "
+                "sparse=True is, and has no derivative; make it with sparse=False.",
+                step=step,
+                tensor=name,
+            )
+    return parts
 
 
 def all_finite(tensor: Tensor) -> bool:

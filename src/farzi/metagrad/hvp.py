@@ -13,7 +13,13 @@ from torch import Tensor
 
 from farzi.metagrad.compiled import Program
 from farzi.metagrad.deferred import ThinProducts
-from farzi.metagrad.guards import NO_SECOND_DERIVATIVE, all_finite, not_finite, translated
+from farzi.metagrad.guards import (
+    NO_SECOND_DERIVATIVE,
+    all_finite,
+    dense_parts,
+    not_finite,
+    translated,
+)
 from farzi.metagrad.inner_loop import InnerLoop, Tensors, gradient
 from farzi.metagrad.memo import Memo, linearising
 
@@ -254,7 +260,8 @@ def _linearise_part(
             with translated(loop.first_step + i), linearising(known=known is not None):
                 parts = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
     with torch.no_grad():
-        grad = layout.join(parts) if known is None else known[0]
+        dense = dense_parts(parts, layout, loop.first_step + i)
+        grad = layout.join(dense) if known is None else known[0]
     return _Graph(loss.detach(), grad, loop, i, leaves, meta_leaves, meta, parts)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -16,12 +15,14 @@ from farzi.metagrad.flat import FlatState, Layout, check_tensors
 from farzi.metagrad.guards import (
     LossLog,
     OrdinaryCopies,
+    dense_parts,
     first_evaluation,
     seeded,
     translated,
 )
 from farzi.metagrad.memo import forgetting
 from farzi.metagrad.optimizers import Elementwise, HyperSetting, Optimizer, WholeUpdate
+from farzi.metagrad.precision import lowered_by, said, without_lowering
 from farzi.metagrad.rule import PullBack, UpdateRule
 from farzi.metagrad.schedule import HyperSchedule, grouped_names
 from farzi.metagrad.update import State, flatten_state
@@ -30,6 +31,7 @@ __all__ = [
     "InnerLoop",
     "InnerLoss",
     "Tensors",
+    "described",
     "gradient",
     "inner_loop",
     "positive_int",
@@ -48,6 +50,7 @@ class InnerLoop:
         rule: how a state and its gradient become the next state.
         begin: the first step to be differentiated.
         micro_batches: parts of a step, whose gradients are averaged.
+        notes: what was found out about the loss, for `stats.reason`.
     """
 
     inner_loss: InnerLoss
@@ -60,6 +63,7 @@ class InnerLoop:
     micro_batches: int
     log: LossLog = field(repr=False)
     copies: OrdinaryCopies = field(repr=False, default_factory=OrdinaryCopies)
+    notes: set[str] = field(repr=False, default_factory=set)
 
     @property
     def optimizer(self) -> Optimizer:
@@ -157,33 +161,54 @@ def gradient(loop: InnerLoop, param: Tensor, i: int, *, record: bool = True) -> 
 
 def _gradient_of_part(loop: InnerLoop, param: Tensor, i: int, part: int, record: bool) -> Tensor:
     """The gradient of one micro-batch of step i."""
-    layout = loop.layout
+    if i == 0:
+        return _first_gradient(loop, param, part, record)
+    grad, loss = _evaluated_gradient(loop, param, i, part)
+    if record:
+        loop.log.record(i, loss, part)
+    return grad
+
+
+def _first_gradient(loop: InnerLoop, param: Tensor, part: int, record: bool) -> Tensor:
+    """The gradient of the first step: watched, and compared with one in full precision."""
+    watch = first_evaluation(param, loop.layout, loop.meta, loop.seed, loop.first_step)
+    if loop.program is None:
+        with watch as dtypes:
+            grad, loss = _evaluated_gradient(loop, param, 0, part)
+    else:
+        with watch as dtypes:
+            loop.loss(loop.layout.unflatten(param), loop.meta, 0, part=part)
+        grad, loss = _evaluated_gradient(loop, param, 0, part)
+    if record:
+        loop.log.record(0, loss, part)
+    by = lowered_by(dtypes, loop.layout.device)
+    if by is not None and not loop.notes:
+
+        def full() -> Tensor:
+            with without_lowering(loop.layout.dtype):
+                return _evaluated_gradient(loop, param, 0, part, compiled=False)[0]
+
+        loop.notes.add(said(by, grad, full))
+    return grad
+
+
+def _evaluated_gradient(
+    loop: InnerLoop, param: Tensor, i: int, part: int, *, compiled: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The gradient of one micro-batch of step i, and its loss."""
+    layout, step = loop.layout, loop.first_step + i
     program = loop.program
-    watching = (
-        first_evaluation(param, layout, loop.meta, loop.seed, loop.first_step)
-        if i == 0
-        else contextlib.nullcontext()
-    )
-    if program is not None:
-        if record:
-            with watching:
-                if i == 0:
-                    loop.loss(layout.unflatten(param), loop.meta, i, part=part)
-        with translated(loop.first_step + i):
-            grad, loss = program.gradient(param, loop.meta, loop.inputs(i, part))
-        if record:
-            loop.log.record(i, loss, part)
-        return grad
+    if program is not None and compiled:
+        with translated(step):
+            return program.gradient(param, loop.meta, loop.inputs(i, part))
     with torch.enable_grad():
         leaves = [view.detach().requires_grad_() for view in layout.split(param)]
-        with watching:
-            loss = loop.loss(layout.named(leaves), loop.meta, i, part=part)
-        if record:
-            loop.log.record(i, loss, part)
+        loss = loop.loss(layout.named(leaves), loop.meta, i, part=part)
         if not loss.requires_grad:
-            return torch.zeros_like(param)
-        with translated(loop.first_step + i):
-            return layout.join(torch.autograd.grad(loss, leaves, allow_unused=True))
+            return torch.zeros_like(param), loss
+        with translated(step):
+            parts = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return layout.join(dense_parts(parts, layout, step)), loss
 
 
 def positive_int(value: object, name: str, least: int = 1) -> int:
@@ -222,8 +247,7 @@ def inner_loop(
                 "`seed` must be None with a CompiledLoss, which takes what it draws as `inputs`, "
                 f"got {seed}."
             )
-    if not isinstance(optimizer, Elementwise | WholeUpdate):
-        raise ValueError(f"`optimizer` must be an optimiser of farzi.metagrad, got {optimizer!r}.")
+    check_arguments(inner_loss, params, meta, optimizer)
     hyper = optimizer.hyper
     layout = Layout.of(params, grouped_names(hyper, tuple(params)))
     check_tensors(meta, "meta", layout.device)
@@ -248,6 +272,39 @@ def inner_loop(
         micro_batches=micro_batches,
         log=LossLog(first_step),
     )
+
+
+def check_arguments(inner_loss: object, params: object, meta: object, optimizer: object) -> None:
+    """Raise `ValueError` unless these are losses, tensors by name and an optimiser."""
+    if not callable(inner_loss):
+        raise ValueError(
+            f"`inner_loss` must be a function (params, meta, step), got {described(inner_loss)}."
+        )
+    for name, tensors in (("params", params), ("meta", meta)):
+        if isinstance(tensors, torch.nn.Module):
+            raise ValueError(
+                f"`{name}` must be a dict of tensors by name, got the module "
+                f"{type(tensors).__name__}; `apply, params = functional(module)` gives them."
+            )
+        if not isinstance(tensors, Mapping):
+            raise ValueError(
+                f"`{name}` must be a dict of tensors by name, got {described(tensors)}."
+            )
+    if isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(
+            f"`optimizer` must be an optimiser of farzi.metagrad, which is a value such as "
+            f"Adam(lr=0.001), got torch.optim.{type(optimizer).__name__}."
+        )
+    if isinstance(optimizer, type) or not isinstance(optimizer, Elementwise | WholeUpdate):
+        raise ValueError(
+            "`optimizer` must be an optimiser of farzi.metagrad, such as Adam(lr=0.001), got "
+            f"{described(optimizer)}."
+        )
+
+
+def described(value: object) -> str:
+    """A value's kind, in few words."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _num_starts(params: Mapping[str, Tensor]) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from farzi.metagrad.guards import LightMode
 
 __all__ = ["Peak", "available_bytes", "peak_bytes"]
 
@@ -49,7 +50,7 @@ class Peak:
         self.num_bytes = 0
 
 
-class _StorageWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _StorageWatch(LightMode):  # type: ignore[no-untyped-call]
     """Adds up the storages that are made under it, for as long as they live."""
 
     def __init__(self, peak: Peak) -> None:

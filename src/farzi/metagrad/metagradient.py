@@ -27,7 +27,7 @@ from farzi.metagrad.guards import (
     ordinary_modes,
 )
 from farzi.metagrad.hvp import MetaGradients
-from farzi.metagrad.inner_loop import InnerLoop, InnerLoss, Tensors, inner_loop
+from farzi.metagrad.inner_loop import InnerLoop, InnerLoss, Tensors, described, inner_loop
 from farzi.metagrad.optimizers import HyperSetting, Optimizer
 from farzi.metagrad.rule import PullBack
 from farzi.metagrad.trajectory import Arithmetic
@@ -191,6 +191,14 @@ def metagradient(
         pull_back=pull_back,
     )
     adjoint = Auto() if adjoint is None else adjoint
+    if isinstance(adjoint, type) or not hasattr(adjoint, "forward"):
+        raise ValueError(
+            f"`adjoint` must be an adjoint such as Reversible(), got {described(adjoint)}."
+        )
+    if not callable(outer_loss):
+        raise ValueError(
+            f"`outer_loss` must be a function (params, meta), got {described(outer_loss)}."
+        )
     outer = partial(_outer, loop, outer_loss, has_aux)
     report = Report(adjoint.name)
     gradients = MetaGradients(loop.meta, loop.num_starts)
@@ -214,7 +222,7 @@ def metagradient(
         final_state=unflatten_state(optimizer, loop.layout, run.final.accumulators),
         stats=Stats(
             adjoint=report.adjoint,
-            reason="; ".join(report.notes) or "asked for",
+            reason="; ".join([*report.notes, *loop.notes]) or "asked for",
             forward_steps=report.forward_steps,
             recomputed_steps=report.recomputed_steps,
             state_bytes=report.state_bytes,
@@ -277,7 +285,8 @@ def _outer(
         _check_metrics(metrics, after, end)
         if not total.requires_grad:
             return value.detach(), _detached(metrics), torch.zeros_like(final.param)
-        pulled = torch.autograd.grad(total, [*views, *meta.values()], allow_unused=True)
+        sparse_or_dense = torch.autograd.grad(total, [*views, *meta.values()], allow_unused=True)
+    pulled = [x.to_dense() if x is not None and x.is_sparse else x for x in sparse_or_dense]
     for name, gradient in zip([*layout.names, *meta], pulled, strict=True):
         if gradient is not None and not all_finite(gradient):
             raise NonFiniteError(

@@ -45,7 +45,12 @@ def test_distilled_points_stand_in_for_the_data(namespace: dict[str, Any]) -> No
         return float(result.value)
 
     torch = namespace["torch"]
-    assert after(namespace["synthetic"]) < after({"x": torch.randn(4, 4), "y": torch.randn(4)})
+    draw = torch.Generator().manual_seed(1)
+    fresh = [
+        after({k: torch.randn(v.shape, generator=draw) for k, v in namespace["synthetic"].items()})
+        for _ in range(9)
+    ]
+    assert after(namespace["synthetic"]) < sorted(fresh)[4]
 
 
 def test_own_optimizer_runs_with_every_adjoint(namespace: dict[str, Any]) -> None:

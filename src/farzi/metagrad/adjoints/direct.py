@@ -11,7 +11,7 @@ from torch import Tensor
 from farzi.metagrad.adjoints.base import Backward, Forward, Plan, Report
 from farzi.metagrad.deferred import ThinProducts
 from farzi.metagrad.flat import FlatState
-from farzi.metagrad.guards import translated
+from farzi.metagrad.guards import dense_parts, translated
 from farzi.metagrad.hvp import MetaGradients
 from farzi.metagrad.inner_loop import InnerLoop, gradient
 from farzi.metagrad.trajectory import Arithmetic, trajectory
@@ -122,7 +122,7 @@ def _differentiable_gradient(
         if loss.requires_grad:
             with translated(loop.first_step + i):
                 parts = torch.autograd.grad(loss, views, create_graph=True, allow_unused=True)
-            grad = layout.join(parts)
+            grad = layout.join(dense_parts(parts, layout, loop.first_step + i))
         total = grad if total is None else total + grad
     assert total is not None
     return total if loop.micro_batches == 1 else total / loop.micro_batches
