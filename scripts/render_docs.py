@@ -11,6 +11,8 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     engines:NAME  benchmarks/results/NAME.json, as benchmarks/bench_engines.py writes it
     fastest:NAME  the same at the largest number of steps, each engine with its faster loss
     speeds:NAME   benchmarks/results/NAME.json, as benchmarks/bench_outer_loop.py writes it
+    example:NAME  examples/NAME.py, as code
+    storage:NAME  experiments/results/NAME.json, as experiments/storage.py writes it
     tree:folders  the folders and top modules of src/farzi, with the first lines of their docstrings
     tree:files    every module, likewise
     inputs:read   tests/data_cases.py: sources that are read, and what is made of them
@@ -36,7 +38,7 @@ from farzi.experiments.tables import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 PART = re.compile(
-    r"(<!-- (summary|table|tree|engines|fastest|speeds|inputs):([\w.-]+) -->\n)"
+    r"(<!-- (summary|table|tree|engines|fastest|speeds|inputs|example|storage):([\w.-]+) -->\n)"
     r"(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
@@ -75,6 +77,8 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
                 "fastest": render_fastest,
                 "speeds": render_speeds,
                 "inputs": render_inputs,
+                "example": render_example,
+                "storage": render_storage,
             }
             body = renderers[kind](root, name)
         return f"{opening}\n{body}\n\n{closing}"
@@ -104,6 +108,34 @@ def render_summary(result: Mapping[str, Any]) -> str:
 def render_table(result: Mapping[str, Any]) -> str:
     """Return one comparison: every metric of every row, every difference, every ratio."""
     return markdown(Comparison.from_json(result))
+
+
+def render_example(root: Path, name: str) -> str:
+    """Return an example as a block of code."""
+    code = (root / "examples" / f"{name}.py").read_text()
+    return f"```python\n{code.rstrip()}\n```"
+
+
+def render_storage(root: Path, name: str) -> str:
+    """Return bytes, error and loss of every way to store an artifact."""
+    path = root / "experiments" / "results" / f"{name}.json"
+    if not path.exists():
+        return f"*Not run yet: {path.relative_to(root)} is not there.*"
+    result = json.loads(path.read_text())
+    lines = [
+        "| source | tokens | factors | kB | tokens changed | labels changed | loss |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in result["rows"]:
+        changed = [
+            f"{row[f'{kind}_changed']:.1e} ({row[f'{kind}_changed_most']:.1e})"
+            for kind in ("tokens", "labels")
+        ]
+        lines.append(
+            f"| {row['source']} | {row['tokens']} | {row['dtype']} | {row['bytes'] / 1000:,.0f} | "
+            f"{' | '.join(changed)} | {row['loss']:.4f} ± {row['loss_spread']:.4f} |"
+        )
+    return "\n".join([*lines, "", result["protocol"]])
 
 
 def render_engines(root: Path, name: str) -> str:
