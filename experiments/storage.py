@@ -22,8 +22,8 @@ from farzi.models import build_student
 from farzi.provenance import read_again, remembered_by
 from farzi.training import SyntheticBatches, TrainSettings, train
 
-SEEDS = 3
-STEPS = 600
+SEEDS = 2
+STEPS = 200
 
 
 def main() -> None:

@@ -13,11 +13,10 @@ import pytest
 import torch
 
 import farzi
-from artifact_examples import SOURCE, toy_artifact
-from farzi.artifact import write_artifact
+from artifact_examples import SOURCE
+from examples_circle import NUM_ITEMS, write_circle
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-NUM_ITEMS, LENGTH = 12, 9
 WORDS = ["<unk>", "<eos>", *"abcdefghij"]
 
 
@@ -28,21 +27,6 @@ def load_example(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def write_circle(folder: Path, *, hard: bool = False, **changes: Any) -> Path:
-    """Write an artifact that says: the item after i is i + 1, and after the last the first."""
-    tokens = (torch.arange(NUM_ITEMS)[:, None] + torch.arange(LENGTH)) % NUM_ITEMS
-    near = torch.nn.functional.one_hot(tokens, NUM_ITEMS).float() * 8
-    fields = {
-        "latent": near,
-        "label_latent": near.roll(1, -1),
-        "decoder": torch.eye(NUM_ITEMS),
-        "temperature": 1.0,
-        "vocabulary": [100 + item for item in range(NUM_ITEMS)],
-    }
-    artifact = toy_artifact(**fields | changes)
-    return write_artifact(artifact.hardened() if hard else artifact, folder / "artifact").parent
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
