@@ -65,7 +65,7 @@ def open_binary(path: Path) -> Iterator[IO[bytes]]:
         with _open_regular(path) as raw:
             yield cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if packed else raw
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from None
+        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}).") from None
 
 
 def hash_content(paths: Sequence[Path]) -> str:
@@ -111,6 +111,7 @@ class RecordCount:
         self._inside = False
         self._open = False
         self.records = 0
+        self.line_end: str | None = None  # of the last line that has one
 
     def __call__(self, block: bytes) -> None:
         """Count those that end in a block; `total` adds one that has no line end."""
@@ -128,6 +129,8 @@ class RecordCount:
             counts[:] = False
         self.records += int(counts.sum())
         self._open = not block.endswith(b"\n")
+        if not self._open:
+            self.line_end = "\r\n" if block.endswith(b"\r\n") else "\n"
 
     @property
     def total(self) -> int:

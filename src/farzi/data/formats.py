@@ -43,6 +43,7 @@ _DELIMITERS = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".dat": "::", ".data":
 _DELIMITER_NAMES = {"tab": "\t", "blank": " ", "space": " ", "comma": ",", "semicolon": ";"}
 _QUOTE_NAMES = {"none": "", "double": '"', "single": "'"}
 _SAMPLE_LINES = 200
+_DELIMITER_LINES = 20
 _QUOTED_LINES = 5_000  # lines with a quote that are looked at
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _INTEGER = re.compile(r"\d+")
@@ -253,20 +254,20 @@ def guess_layout(path: Path, asked: ReadAs, quoted: Sequence[bytes]) -> Layout:
         quoted: lines of the file that hold a quote; they tell whether it quotes.
     """
     suffix = suffix_of(path)
-    (number, first), *others = first_lines(path, 2)
+    sample = first_lines(path, _DELIMITER_LINES)
+    number, first = sample[0]
     delimiter = asked.delimiter
     if delimiter is None:
-        delimiter = _DELIMITERS.get(suffix, ",")
-        if delimiter not in first:
-            delimiter = max([delimiter, "\t", ",", ";", "|", " "], key=first.count)
+        usual = _DELIMITERS.get(suffix, ",")
+        numbers = [int(name) for name in asked.columns.given.values() if name.isdecimal()]
+        delimiter = _delimiter(usual, [line for _, line in sample], max([2, *numbers]))
     layout = Layout(delimiter, blank_lines=number - 1)
     if asked.quote is not None:
         layout = replace(layout, quote=asked.quote)
     else:
         quotes = suffix != ".inter" and len(delimiter) == 1
         lines = [line.decode("utf-8-sig", errors="replace") for line in quoted]
-        second = others[0][1] if others else None
-        quotes = quotes and _quotes(first, second, lines, delimiter)
+        quotes = quotes and _quotes(first, lines, delimiter)
         layout = replace(layout, quote='"' if quotes else "", quote_guessed=True)
     if asked.columns.by_number:
         width = len(header_of(path, layout))
@@ -288,8 +289,14 @@ def header_of(path: Path, layout: Layout) -> list[str]:
     return [name.strip() for name in fields]
 
 
-def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Every record of a table of text with the number of its first line; slow, for errors."""
+def records(path: Path, layout: Layout, *, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+    """Every record of a table of text with the number of its first line; slow, for errors.
+
+    Args:
+        path: the file.
+        layout: how the table lies in it.
+        strict: refuse quotes that do not pair up.
+    """
     with open_binary(path) as stream:
         lines = io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline="")
         if len(layout.delimiter) > 1 or not layout.quote:
@@ -300,7 +307,9 @@ def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str]]]:
         before = 0
         limit = csv.field_size_limit(LINE_LIMIT)
         try:
-            reader = csv.reader(lines, delimiter=layout.delimiter, quotechar=layout.quote)
+            reader = csv.reader(
+                lines, delimiter=layout.delimiter, quotechar=layout.quote, strict=strict
+            )
             for fields in reader:
                 if fields:
                     yield before + 1, fields
@@ -324,32 +333,40 @@ class QuotedLines:
             self.lines += [line for line, _ in zip(found, range(_QUOTED_LINES), strict=False)]
 
 
-def _quotes(first: str, second: str | None, quoted: Iterable[str], delimiter: str) -> bool:
+def _delimiter(usual: str, lines: Sequence[str], least: int) -> str:
+    """What stands between two fields: the usual one, unless another cuts all lines more evenly."""
+    for delimiter in dict.fromkeys([usual, "\t", ";", "|", ",", " "]):
+        widths = {
+            line.count(delimiter) + 1 if len(delimiter) > 1 else _width(line, delimiter)
+            for line in lines
+        }
+        if len(widths) == 1 and (widths.pop() or 0) >= least:
+            return delimiter
+    first = lines[0]
+    return usual if usual in first else max([usual, "\t", ",", ";", "|", " "], key=first.count)
+
+
+def _quotes(first: str, quoted: Iterable[str], delimiter: str) -> bool:
     """Whether a file wraps fields in quotes.
 
-    A tab-separated export does not quote, and its titles may begin with a quote. So: where every
-    line with a quote splits into as many fields as the first line without regard to quotes, and one
-    of them does not when quotes are minded, then quotes are text. Otherwise they are quotes.
+    A tab-separated export does not quote, and its titles may begin with a quote. So: where the
+    quotes of every line pair up and give as many fields as the first line has, they are quotes.
+    Where they do not, but every line has as many fields without regard to them, they are text.
     """
-    width = first.count(delimiter) + 1
-    if '"' in first:
-        if first.startswith('"') and _is_wrapped(first, delimiter, width):
-            return True
-        if not _is_wrapped(first, delimiter, width) and _is_wrapped(first, delimiter):
-            return second is None or second.count(delimiter) + 1 != width
-    wrapped_everywhere = True
-    for line in quoted:
-        bare = line.rstrip("\r\n")
-        if bare.count(delimiter) + 1 != width:
-            return True
-        wrapped_everywhere = wrapped_everywhere and _is_wrapped(bare, delimiter, width)
-    return wrapped_everywhere
+    with_quotes = _width(first, delimiter)
+    without = first.count(delimiter) + 1
+    if first.startswith('"') and with_quotes is not None:
+        return True
+    lines = [line.rstrip("\r\n") for line in quoted]
+    if all(_width(line, delimiter) == with_quotes for line in lines):
+        return True
+    return any(line.count(delimiter) + 1 != without for line in lines)
 
 
-def _is_wrapped(line: str, delimiter: str, width: int | None = None) -> bool:
-    """Whether quotes pair up within a line, around fields or inside them; and its width fits."""
+def _width(line: str, delimiter: str) -> int | None:
+    """How many fields a line has if its quotes are quotes; None where they do not pair up."""
     try:
         rows = list(csv.reader([line], delimiter=delimiter, strict=True))
     except csv.Error:
-        return False
-    return len(rows) == 1 and width in {None, len(rows[0])}
+        return None
+    return len(rows[0]) if len(rows) == 1 else None

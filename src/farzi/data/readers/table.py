@@ -60,7 +60,7 @@ class DelimitedReader:
             self.read_as.columns,
             without_header="" if layout.names else _WITHOUT_HEADER,
         )
-        _load(connection, self.path, layout, names, chosen)
+        _load(connection, self.path, layout, names, chosen, unquoted.line_end)
         count = counted if layout.quote == '"' and quotes.lines else unquoted
         _refuse_lost(connection, self.path, layout, count.total)
         if layout.quote_guessed and not layout.quote and quotes.lines:
@@ -76,7 +76,12 @@ class DelimitedReader:
 
 
 def _load(
-    connection: Any, path: Path, layout: Layout, names: Sequence[str], chosen: Chosen
+    connection: Any,
+    path: Path,
+    layout: Layout,
+    names: Sequence[str],
+    chosen: Chosen,
+    line_end: str | None,
 ) -> None:
     """Read the chosen columns as text into the table `raw`, each row with its number."""
     import duckdb
@@ -86,15 +91,21 @@ def _load(
     numbered = {name: place for place, name in enumerate(names)}
     fields = ", ".join(f"c{numbered[name]} AS {role}" for role, name in chosen.read.items())
     select = f"SELECT row_number() OVER () - 1 AS row, {fields} FROM"
+    # The first line end may stand inside quotes and be another.
+    end = "" if line_end is None else f", new_line='{line_end.encode('unicode_escape').decode()}'"
     try:
-        connection.execute(f"CREATE TEMP TABLE raw AS {select} {_scan(path, layout, inside)}")
+        connection.execute(f"CREATE TEMP TABLE raw AS {select} {_scan(path, layout, inside, end)}")
         rejected = "SELECT count(DISTINCT line) FROM reject_errors"
         if found := connection.execute(rejected).fetchone()[0]:
             table = "reject_errors"
             if found >= _REJECTS:  # the first of them may not be among those that were kept
                 table = "all_errors"
                 all_of_them = _scan(
-                    path, layout, inside, f", rejects_table='{table}', rejects_scan='all_scans'", 0
+                    path,
+                    layout,
+                    inside,
+                    f"{end}, rejects_table='{table}', rejects_scan='all_scans'",
+                    limit=0,
                 )
                 connection.execute(f"CREATE TEMP TABLE again AS SELECT c0 FROM {all_of_them}")
             _raise_rejected(connection, path, outside, table)
@@ -147,29 +158,31 @@ def _line_at(path: Path, position: int) -> int:
 
 def _explain(path: Path, layout: Layout, message: str) -> str:
     """One line that says what DuckDB could not read."""
-    if "state machine" in message:
-        if number := _odd_line_end(path):
-            return (
-                f"{path}: line {number} ends otherwise than those before it (\\r\\n or \\n); "
-                "write all line ends alike."
-            )
-        return f"{path}: cannot be read: a quote is not closed, it seems; {_QUOTE_FLAG}."
+    if "state machine" in message or "quote" in message:
+        oddity = _first_oddity(path, layout) or f"a quote is not closed, it seems; {_QUOTE_FLAG}"
+        return f"{path}: {oddity}."
     reason = message.split(": ", 1)[-1].split("\n")[0]
     return f"{path}: cannot be read ({shorten(reason)})."
 
 
-def _odd_line_end(path: Path) -> int | None:
-    """The first line whose end is another than the first line's."""
+def _first_oddity(path: Path, layout: Layout) -> str | None:
+    """The first line that ends otherwise than the first does, or whose quotes do not pair up."""
     first = None
     with open_binary(path) as stream:
         for number, line in enumerate(stream, 1):
-            if not line.endswith(b"\n"):
-                return None
+            if b"\r" in line.removesuffix(b"\n").removesuffix(b"\r"):
+                return f"line {number} holds a carriage return (\\r) that ends no line"
             ends = line.endswith(b"\r\n")
-            if first is None:
-                first = ends
-            if ends is not first:
-                return number
+            first = ends if first is None else first
+            if ends is not first and line.endswith(b"\n"):
+                ends_so = f"line {number} ends otherwise than those before it (\\r\\n or \\n)"
+                return f"{ends_so}; write all line ends alike"
+    last = 0
+    try:
+        for number, _ in records(path, layout, strict=True):
+            last = number
+    except DataError:
+        return f"a quote is not closed, after line {last}, it seems; {_QUOTE_FLAG}"
     return None
 
 
@@ -181,10 +194,8 @@ def _refuse_lost(connection: Any, path: Path, layout: Layout, records_there: int
         return
     there = sum(1 for _ in records(path, layout)) - header  # exact where quotes stand alone
     if read != there:
-        raise DataError(
-            f"{path}: only {read:,} of {there:,} rows can be read: a quote is not closed, it "
-            f"seems; {_QUOTE_FLAG}."
-        )
+        oddity = _first_oddity(path, layout) or f"only {read:,} of {there:,} rows can be read"
+        raise DataError(f"{path}: {oddity}.")
 
 
 def _refuse_wrapped(connection: Any, path: Path, layout: Layout, chosen: Chosen) -> None:
