@@ -25,6 +25,7 @@ Stream: TypeAlias = Literal[
     "start rows",
     "validation sample",
     "row sample",
+    "search",
 ]
 
 STREAMS: Mapping[Stream, int] = {
@@ -37,6 +38,7 @@ STREAMS: Mapping[Stream, int] = {
     "start weights": 16,  # whether and from which teacher run a student of the pool begins
     "start rows": 17,  # the real rows that synthetic sequences start from
     "validation sample": 18,  # the validation sequences that a look reads
+    "search": 21,  # the configurations of a search that is ranked on several rows
     "row sample": 19,  # the real rows of a comparison's baselines
 }
 

@@ -37,6 +37,7 @@ COMMANDS = {
     "compare": "Compare an artifact with full data and with samples of it.",
     "watch": "Watch a run: how far it is, its losses, gradients and agreement.",
     "report": "Write one HTML page that shows a run: result, course, contents, cost.",
+    "experiments": "Run an experiment cell by cell, or show what is there of it.",
     "inspect": "Show what an artifact holds.",
     "export": "Write a distilled dataset in the files that other tools read.",
     "doctor": "Show what farzi finds here, and say what to do where something is missing.",

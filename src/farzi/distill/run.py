@@ -114,6 +114,40 @@ class Plan:
             "versions": {"farzi": farzi.__version__, "torch": str(torch.__version__)},
         }
 
+    def train_teachers(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        device: torch.device | str = "cpu",
+        report: Report | None = None,
+        should_stop: ShouldStop = never,
+    ) -> Omega:
+        """Train the run's teachers into a folder, or take those that are there.
+
+        Several runs may share them: `distill(..., teachers=folder)`.
+        """
+        say: Report = report or (lambda stage, done, total, note: None)
+        return teacher_runs(
+            self.teacher,
+            self.inputs.train_sequences,
+            self.validation_sequences,
+            self.settings.teachers,
+            Path(folder),
+            seed=self.settings.seed,
+            device=device,
+            progress=lambda done, total, note: say("teachers", done, total, note),
+            should_stop=should_stop,
+        )
+
+    @property
+    def validation_sequences(self) -> Sequences:
+        """The validation sequences that teachers and looks read."""
+        return _sample(
+            sequences_of(self.data, "validation"),
+            self.settings.outer.validation_size,
+            self.settings.seed,
+        )
+
     def check_out(
         self,
         out: str | os.PathLike[str],
@@ -228,6 +262,7 @@ def distill(
     optimizer: Optimizer | str | None = None,
     adjoint: Adjoint | str | None = None,
     resume: bool = False,
+    teachers: str | os.PathLike[str] | None = None,
     device: torch.device | str = "cpu",
     report: Report | None = None,
     should_stop: ShouldStop = never,
@@ -246,6 +281,7 @@ def distill(
         optimizer: the inner optimiser: a value, or its name.
         adjoint: how a window of inner steps is differentiated: a value, or its name.
         resume: go on with the run in `out`; the settings must be those it was begun with.
+        teachers: folder of teachers that several runs share; None: the run's own.
         device: where to compute.
         report: called with (stage, done, total, note).
         should_stop: asked before every inner step, by several processes after every outer step;
@@ -296,6 +332,7 @@ def distill(
             should_stop,
             world,
             began,
+            folder / "teachers" if teachers is None else Path(teachers),
         )
         try:
             return run.go(resume)
@@ -314,6 +351,7 @@ class _Run:
     should_stop: ShouldStop
     world: World
     began: float
+    teachers: Path
 
     @property
     def ask(self) -> ShouldStop:
@@ -324,14 +362,10 @@ class _Run:
         """From teachers to artifact."""
         settings, first = self.plan.settings, self.world.rank == 0
         inputs = self.plan.inputs
-        validation_sequences = _sample(
-            sequences_of(self.plan.data, "validation"),
-            settings.outer.validation_size,
-            settings.seed,
-        )
+        validation_sequences = self.plan.validation_sequences
         if not first:
             self.world.wait()
-        omega = self._teachers(validation_sequences) if settings.needs_teachers else None
+        omega = self._teachers() if settings.needs_teachers else None
         if first:
             self.world.wait()
         stop_if_asked(self.ask)
@@ -373,17 +407,9 @@ class _Run:
             outer_steps=state.step,
         )
 
-    def _teachers(self, validation_sequences: Sequences) -> Omega:
-        return teacher_runs(
-            self.plan.teacher,
-            self.plan.inputs.train_sequences,
-            validation_sequences,
-            self.plan.settings.teachers,
-            self.folder / "teachers",
-            seed=self.plan.settings.seed,
-            device=self.device,
-            progress=lambda done, total, note: self.say("teachers", done, total, note),
-            should_stop=self.ask,
+    def _teachers(self) -> Omega:
+        return self.plan.train_teachers(
+            self.teachers, device=self.device, report=self.say, should_stop=self.ask
         )
 
     def _outer_loop(

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from farzi.errors import DataError
 
-__all__ = ["RESULT_FORMAT", "Store", "key_of", "source_hash"]
+__all__ = ["RESULT_FORMAT", "Store", "key_of", "read_result", "source_hash", "wall_seconds"]
 
 RESULT_FORMAT = 1
 """Raised when the code changes what a run scores: no earlier result is then taken for a new one."""
@@ -76,15 +77,27 @@ class Store:
             return self._held.get(key_of(identity))
         return read_result(path, identity)
 
-    def put(self, identity: Mapping[str, Any], result: Mapping[str, Any]) -> None:
-        """Write a result, complete or not at all."""
+    def put(
+        self,
+        identity: Mapping[str, Any],
+        result: Mapping[str, Any],
+        wall_s: float | None = None,
+    ) -> None:
+        """Write a result, complete or not at all.
+
+        Args:
+            identity: what it depends on.
+            result: JSON values.
+            wall_s: seconds that it took to make, where that is known.
+        """
         path = self.path(identity)
         if path is None:
             self._held[key_of(identity)] = json.loads(json.dumps(result))
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
-        text = json.dumps({"identity": identity, "result": result})
+        spent = None if wall_s is None else round(wall_s, 2)
+        text = json.dumps({"identity": identity, "wall_s": spent, "result": result})
         draft.write_text(text + "\n", encoding="utf-8")
         draft.replace(path)
 
@@ -100,9 +113,19 @@ class Store:
         """The result, made and kept where there is none; and whether it was there."""
         if (found := self.get(identity)) is not None:
             return found, True
+        started = time.perf_counter()
         made = dict(make())
-        self.put(identity, made)
+        self.put(identity, made, time.perf_counter() - started)
         return made, False
+
+
+def wall_seconds(path: Path) -> float | None:
+    """Seconds that the result in a file took to make; None where that is not known."""
+    try:
+        seconds = json.loads(path.read_text(encoding="utf-8")).get("wall_s")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return None if seconds is None else float(seconds)
 
 
 def read_result(path: Path, identity: Mapping[str, Any] | None = None) -> dict[str, Any] | None:

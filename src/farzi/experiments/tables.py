@@ -9,12 +9,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from farzi.experiments.collected import Group, break_even
 from farzi.experiments.comparison import Comparison, Difference, RowResult, Spread
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Grid", "full_grids", "markdown", "notes", "summary_grid", "terminal"]
+__all__ = [
+    "Grid",
+    "break_even_grid",
+    "full_grids",
+    "markdown",
+    "markdown_grid",
+    "notes",
+    "ranking_grid",
+    "rich_table",
+    "summary_grid",
+    "terminal",
+]
 
 RATES = ("HR@", "nDCG@", "MRR", "AUC", "accuracy")
 HEADLINE = ("HR@10", "HR@100", "nDCG@10", "nDCG@100", "perplexity", "accuracy", "loss")
@@ -136,29 +148,70 @@ def differences_worth_reading(comparison: Comparison) -> list[str]:
 def markdown(comparison: Comparison, *, summary: bool = False) -> str:
     """The comparison for a document: the headline, or all of it, and the protocol."""
     if not summary:
-        tables = [_markdown_grid(grid) for grid in full_grids(comparison)]
+        tables = [markdown_grid(grid) for grid in full_grids(comparison)]
         return "\n\n".join([*tables, comparison.protocol_line])
-    table = _markdown_grid(summary_grid(comparison))
+    table = markdown_grid(summary_grid(comparison))
     lines = [f"- {line}" for line in differences_worth_reading(comparison)]
     return "\n".join([table, "", *lines, *([""] if lines else []), comparison.protocol_line])
 
 
 def terminal(comparison: Comparison, *, summary: bool = True) -> list[Table]:
     """The comparison as tables of `rich`."""
+    grids = [summary_grid(comparison)] if summary else full_grids(comparison)
+    return [rich_table(grid) for grid in grids]
+
+
+def rich_table(grid: Grid) -> Table:
+    """A grid as a table of `rich`."""
     from rich.table import Table
 
-    tables = []
-    for grid in [summary_grid(comparison)] if summary else full_grids(comparison):
-        table = Table()
-        for place, title in enumerate(grid.head):
-            table.add_column(title, justify="right" if place else "left")
-        for row in grid.rows:
-            table.add_row(*row)
-        tables.append(table)
-    return tables
+    table = Table()
+    for place, title in enumerate(grid.head):
+        table.add_column(title, justify="right" if place else "left")
+    for row in grid.rows:
+        table.add_row(*row)
+    return table
 
 
-def _markdown_grid(grid: Grid) -> str:
+def break_even_grid(groups: Sequence[Group]) -> Grid:
+    """After how many trainings each row was worth making, by source and size."""
+    head = ("", "s to make", "s to train", "s on full data", "of full", "trainings to break even")
+    rows = [
+        (
+            f"{group.source} {group.size}: {each.row}",
+            seconds(each.making_s),
+            seconds(each.training_s),
+            seconds(each.full_s),
+            number(each.of_full),
+            "never" if each.trainings is None else f"{each.trainings:,.0f}",
+        )
+        for group in groups
+        for each in break_even(group)
+    ]
+    return Grid(head, tuple(rows))
+
+
+def ranking_grid(groups: Sequence[Group]) -> Grid:
+    """How a search on each row compares with one on full data."""
+    head = ("", "configurations", "Kendall tau", "regret, nats", "regret, score", "s", "faster")
+    rows = [
+        (
+            f"{group.source} {group.size}: {each.row}",
+            str(each.configurations),
+            f"{each.tau:.2f} [{each.low:.2f}, {each.high:.2f}]",
+            number(each.regret),
+            number(each.metric_regret),
+            seconds(each.seconds),
+            times(each.faster),
+        )
+        for group in groups
+        for each in group.rankings
+    ]
+    return Grid(head, tuple(rows))
+
+
+def markdown_grid(grid: Grid) -> str:
+    """A grid for a document."""
     rule = ["---", *("---:" for _ in grid.head[1:])]
     return "\n".join(_line(cells) for cells in (grid.head, rule, *grid.rows))
 

@@ -20,6 +20,7 @@ ROWS = {
     "teachers": "the mean prediction of the teachers themselves",
     "random": "real sequences drawn at random",
     "random-soft": "the same with the teachers' labels",
+    "random-tenth": "a tenth of the real sequences",
     "head": "the longest real sequences",
     "head-soft": "the same with the teachers' labels",
     "coreset-soft": "real sequences that stand for all others, with the teachers' labels",

@@ -1,0 +1,198 @@
+"""An experiment's finished cells, put together: comparisons, what distilling cost, rankings.
+
+Reads `plan.json` and the cells alone: neither the source nor torch.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from farzi.errors import DataError
+from farzi.experiments.comparison import Comparison, compare_runs
+from farzi.experiments.ranking import Ranked, Ranking, rank_rows
+from farzi.experiments.results import Run, headline_metrics
+from farzi.experiments.store import read_result
+
+__all__ = ["BreakEven", "Collected", "Group", "break_even", "collect"]
+
+CLOCK = "processor time on one thread, looks at validation not counted"
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """After how many trainings distilling was worth its time.
+
+    Args:
+        row: the row.
+        making_s: seconds to make its data: teachers, and the outer loop where there is one.
+        training_s: seconds to train on it, to the best step.
+        full_s: the same on full data.
+        trainings: making over what one training saves; None where it saves nothing.
+        of_full: mean ratio to full data.
+    """
+
+    row: str
+    making_s: float
+    training_s: float
+    full_s: float
+    trainings: float | None
+    of_full: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """One size and student of an experiment.
+
+    Args:
+        source: name of the source.
+        size: size of the artifacts.
+        student: settings of the students.
+        task: of the source.
+        events: events of the training users, on one split.
+        done: cells there.
+        total: cells in all.
+        comparison: rows side by side; None where no student is scored yet.
+        teachers_s: seconds that teachers took, by split.
+        distil_s: seconds that distilling took, by row, a value a split.
+        rankings: searches on rows against one on full data.
+        searched: seconds of the search on full data, where there is one.
+    """
+
+    source: str
+    size: str
+    student: Mapping[str, Any]
+    task: str
+    events: int
+    done: int
+    total: int
+    comparison: Comparison | None
+    teachers_s: tuple[float, ...] = ()
+    distil_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    rankings: tuple[Ranking, ...] = ()
+    searched_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What is there of an experiment."""
+
+    name: str
+    about: str
+    groups: tuple[Group, ...]
+
+    @property
+    def done(self) -> int:
+        """Cells there."""
+        return sum(group.done for group in self.groups)
+
+    @property
+    def total(self) -> int:
+        """Cells in all; one that two sizes share counts for each."""
+        return sum(group.total for group in self.groups)
+
+
+def collect(folder: Path) -> Collected | None:
+    """The finished cells of the experiment whose results are in `folder`; None where none was run.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    path = folder / "plan.json"
+    if not path.is_file():
+        return None
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        groups = plan["groups"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}).") from None
+    return Collected(
+        plan["name"], plan["about"], tuple(_group(group, folder / "cells") for group in groups)
+    )
+
+
+def _group(values: Mapping[str, Any], kept: Path) -> Group:
+    found = {
+        cell["file"]: result
+        for cell in values["cells"]
+        if (result := read_result(kept / cell["file"])) is not None
+    }
+
+    def of(kind: str) -> list[tuple[Mapping[str, Any], Any]]:
+        return [
+            (cell, found[cell["file"]])
+            for cell in values["cells"]
+            if cell["kind"] == kind and cell["file"] in found
+        ]
+
+    # A row that two sizes share has its own name for the run.
+    runs = [Run.from_json({**result, "row": cell["row"]}) for cell, result in of("score")]
+    distil: dict[str, tuple[float, ...]] = {}
+    for cell, result in of("distill"):
+        distil[cell["row"]] = (*distil.get(cell["row"], ()), result["seconds"])
+    ranked: dict[str, list[Ranked]] = {}
+    for cell, result in of("rank"):
+        ranked.setdefault(cell["row"], []).append(Ranked.from_json(result))
+    metric = headline_metrics(values["task"])[-2 if values["task"] == "recommend" else 0]
+    higher = metric != "perplexity"
+    has_ranks = "full" in ranked and len(ranked) > 1
+    return Group(
+        source=values["source"],
+        size=values["size"],
+        student=values["student"],
+        task=values["task"],
+        events=values["events"],
+        done=len(found),
+        total=len(values["cells"]),
+        comparison=_comparison(values, runs) if runs else None,
+        teachers_s=tuple(result["seconds"] for _, result in of("teachers")),
+        distil_s=distil,
+        rankings=tuple(rank_rows(ranked, metric, higher_is_better=higher)) if has_ranks else (),
+        searched_s=sum(run.seconds for run in ranked["full"]) if has_ranks else None,
+    )
+
+
+def _comparison(values: Mapping[str, Any], runs: list[Run]) -> Comparison:
+    done = {run.split_seed for run in runs}
+    tests = {int(seed): number for seed, number in values["test_sequences"].items()}
+    return compare_runs(
+        runs,
+        task=values["task"],
+        protocol_line=values["protocol_line"],
+        order=values["rows"],
+        test_sequences={seed: number for seed, number in tests.items() if seed in done},
+        clock=CLOCK,
+    )
+
+
+def break_even(group: Group) -> list[BreakEven]:
+    """For each row with labels or distilled: after how many trainings it was worth making."""
+    if group.comparison is None:
+        return []
+    rows = {row.name: row for row in group.comparison.rows}
+    full = rows.get("full")
+    if full is None or full.seconds is None:
+        return []
+    teachers_s = statistics.fmean(group.teachers_s) if group.teachers_s else 0.0
+    table = []
+    for name, row in rows.items():
+        distilled = name in group.distil_s
+        if row.seconds is None or not (distilled or name.endswith("-soft")):
+            continue
+        making_s = teachers_s + (statistics.fmean(group.distil_s[name]) if distilled else 0.0)
+        saved_s = full.seconds - row.seconds
+        table.append(
+            BreakEven(
+                row=name,
+                making_s=making_s,
+                training_s=row.seconds,
+                full_s=full.seconds,
+                trainings=making_s / saved_s if saved_s > 0 else None,
+                of_full=group.comparison.ratios.get(name, {}).get("mean"),
+            )
+        )
+    return table

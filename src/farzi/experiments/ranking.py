@@ -1,0 +1,216 @@
+"""Does a search on a few sequences choose what a search on all data would?
+
+The same configurations are trained on every row and ranked by their validation loss. A row is of
+use for a search where it ranks them as full data do, where the one that it chooses is nearly as
+good on full data as the best there, and where it takes less time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from farzi.experiments.results import Choice
+from farzi.experiments.specification import SearchSettings
+from farzi.seeding import stream
+
+__all__ = ["Configuration", "Ranked", "Ranking", "configurations", "kendall_tau", "rank_rows"]
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One point of a search.
+
+    Args:
+        number: its place in the draw.
+        choice: how a student is trained.
+        sizes: settings of the student that it changes.
+    """
+
+    number: int
+    choice: Choice
+    sizes: Mapping[str, int]
+
+
+def configurations(
+    search: SearchSettings, student: Mapping[str, Any], batch_size: int
+) -> list[Configuration]:
+    """The configurations of a search; the same for every row but for the batch size.
+
+    Args:
+        search: what they are drawn from.
+        student: settings of the student; only sizes that it has are changed.
+        batch_size: sequences a step.
+
+    Example:
+        >>> from farzi.experiments.ranking import configurations
+        >>> from farzi.experiments.specification import SearchSettings
+        >>> drawn = configurations(SearchSettings(), {"width": 32}, 10)
+        >>> len(drawn), sorted(drawn[0].sizes)
+        (30, ['width'])
+    """
+    drawn = []
+    for number in range(search.configurations):
+        generator = stream(search.seed, "search", number)
+
+        def one(values: Sequence[Any], generator: np.random.Generator = generator) -> Any:
+            return values[int(generator.integers(len(values)))]
+
+        low, high = map(math.log, search.lrs)
+        choice = Choice(
+            lr=round(math.exp(generator.uniform(low, high)), 5),
+            batch_size=batch_size,
+            weight_decay=one(search.decays),
+            dropout=one(search.dropouts),
+            smoothing=one(search.smoothings),
+        )
+        sizes = {
+            "width": one(search.widths),
+            "num_layers": one(search.num_layers),
+            "conv_size": one(search.conv_sizes),
+        }
+        kept = {name: value for name, value in sizes.items() if name in student}
+        drawn.append(Configuration(number, choice, kept))
+    return drawn
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One configuration trained on one row.
+
+    Args:
+        number: the configuration.
+        loss: lowest validation loss; None where training diverged.
+        seconds: of training, until it stopped.
+        metrics: test scores.
+    """
+
+    number: int
+    loss: float | None
+    seconds: float
+    metrics: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "metrics": dict(self.metrics)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Ranked:
+        """What `to_json` was called on."""
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How a search on one row compares with one on full data.
+
+    Args:
+        row: the row.
+        configurations: how many were ranked.
+        tau: Kendall's tau-b between the two rankings, 1 where they are the same.
+        low: lower bound of its 95 % bootstrap interval over configurations.
+        high: upper bound.
+        regret: validation loss on full data of the configuration that the row chooses, less that of
+            the best one.
+        metric_regret: the same in a test score on full data, best less chosen.
+        seconds: of training, all configurations.
+        faster: seconds on full data over these.
+    """
+
+    row: str
+    configurations: int
+    tau: float
+    low: float
+    high: float
+    regret: float
+    metric_regret: float
+    seconds: float
+    faster: float
+
+
+def kendall_tau(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Kendall's tau-b between two rankings of the same things; NaN where one ties them all.
+
+    Example:
+        >>> from farzi.experiments.ranking import kendall_tau
+        >>> kendall_tau([1, 2, 3], [10, 20, 30]), kendall_tau([1, 2, 3], [3, 2, 1])
+        (1.0, -1.0)
+
+    References:
+        Kendall 1945, The treatment of ties in ranking problems.
+    """
+    first, second = (np.asarray(values, dtype=np.float64) for values in (a, b))
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(
+            f"`a` and `b` must be of one shape (N,), got {first.shape}, {second.shape}."
+        )
+    upper = np.triu_indices(len(first), 1)
+    signs = [
+        (left > right).astype(np.float64) - (left < right)
+        for left, right in ((values[upper[0]], values[upper[1]]) for values in (first, second))
+    ]
+    untied = [float((each != 0).sum()) for each in signs]
+    if not all(untied):
+        return math.nan
+    return float((signs[0] * signs[1]).sum() / math.sqrt(untied[0] * untied[1]))
+
+
+def rank_rows(
+    runs: Mapping[str, Sequence[Ranked]],
+    metric: str,
+    *,
+    higher_is_better: bool = True,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> list[Ranking]:
+    """Hold the search on each row against that on `full`.
+
+    Args:
+        runs: by row, its configurations; those that a row or full data lack are left out.
+        metric: the test score that `metric_regret` is in.
+        higher_is_better: of that score.
+        num_resamples: of the bootstrap.
+        seed: of its draws.
+    """
+    full = {run.number: run for run in runs["full"]}
+    ranked = []
+    for row, of_row in runs.items():
+        both = [(run, full[run.number]) for run in of_row if run.number in full]
+        if row == "full" or len(both) < 2:
+            continue
+        own = np.array([_loss(run) for run, _ in both])
+        of_full = np.array([_loss(run) for _, run in both])
+        generator = np.random.default_rng(seed)
+        taus = []
+        for _ in range(num_resamples):
+            drawn = generator.integers(len(both), size=len(both))
+            taus.append(kendall_tau(own[drawn], of_full[drawn]))
+        low, high = np.nanquantile(taus, [0.025, 0.975])
+        chosen = both[int(own.argmin())][1]
+        best = both[int(of_full.argmin())][1]
+        sign = 1 if higher_is_better else -1
+        seconds = sum(run.seconds for run, _ in both)
+        ranked.append(
+            Ranking(
+                row=row,
+                configurations=len(both),
+                tau=kendall_tau(own, of_full),
+                low=float(low),
+                high=float(high),
+                regret=_loss(chosen) - _loss(best),
+                metric_regret=sign
+                * (best.metrics.get(metric, math.nan) - chosen.metrics.get(metric, math.nan)),
+                seconds=seconds,
+                faster=sum(run.seconds for _, run in both) / seconds,
+            )
+        )
+    return ranked
+
+
+def _loss(run: Ranked) -> float:
+    return math.inf if run.loss is None else run.loss

@@ -1,0 +1,529 @@
+"""Runs an experiment cell by cell: what is there is not run again, and what is cut off loses one.
+
+A cell is one piece with a result of its own: the teachers of a split, one distillation, one row
+tuned, one student scored. A cell begins when those that it needs are there, so several processes
+can work, one thread each.
+
+    results/NAME/plan.json       the cells of the experiment, and what is read with them
+    results/NAME/cells/*.json    a finished cell each
+    runs/NAME/                   teachers, artifacts and half-done searches: large, not kept
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from farzi.errors import FarziError, RunLockedError
+from farzi.experiments.specification import Experiment
+from farzi.experiments.store import wall_seconds
+from farzi.experiments.workbench import Workbench
+
+__all__ = ["Cell", "Outcome", "Places", "duration", "plan_cells", "run_experiment"]
+
+PLAN_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where results and runs of an experiment are kept.
+
+    Args:
+        results: folder of all results; an experiment has one of its name in it.
+        runs: likewise for what is large.
+    """
+
+    results: Path
+    runs: Path
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One piece of an experiment.
+
+    Args:
+        kind: `teachers`, `distill`, `tune`, `score` or `rank`.
+        split_seed: the split.
+        size: size of the artifacts.
+        student: name of the student; None: what suits the source.
+        row: the row; empty for teachers.
+        seed: which student, or which configuration of a search.
+        file: name of the file that its result is kept in.
+        needs: files of the cells that must be done before.
+    """
+
+    kind: str
+    split_seed: int
+    size: str
+    student: str | None
+    row: str
+    seed: int
+    file: str
+    needs: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"split {self.split_seed}", self.size, self.student or "", self.kind, self.row]
+        if self.kind in ("score", "rank"):
+            parts.append(str(self.seed))
+        return " ".join(part for part in parts if part)
+
+
+@dataclass
+class Outcome:
+    """What a run of an experiment did.
+
+    Args:
+        done: cells made.
+        there: cells that were there already.
+        left: cells still to do.
+        failed: cells that failed, with the reason.
+        left_s: seconds that the cells left are expected to take; None where nothing tells.
+        stopped: why it stopped.
+    """
+
+    done: int = 0
+    there: int = 0
+    left: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    left_s: float | None = None
+    stopped: str = "all cells are there"
+
+
+def workbenches(experiment: Experiment, places: Places) -> Iterator[Workbench]:
+    """Every split, size and student of an experiment, split by split."""
+    for split_seed in experiment.splits:
+        for size in experiment.sizes:
+            for student in experiment.students or (None,):
+                yield Workbench(
+                    experiment,
+                    split_seed,
+                    size,
+                    student,
+                    places.results / experiment.name,
+                    places.runs / experiment.name,
+                )
+
+
+def plan_cells(experiment: Experiment, places: Places) -> tuple[list[Cell], dict[str, Any]]:
+    """Every cell of an experiment, needed ones first, and the plan as JSON.
+
+    A cell that two sizes share is in it once.
+
+    Raises:
+        DataError: the source cannot be read.
+        SettingsError: a setting or a row does not fit the source.
+    """
+    cells: dict[str, Cell] = {}
+    groups: dict[tuple[str, str | None], dict[str, Any]] = {}
+    for bench in workbenches(experiment, places):
+        own = list(_cells_of(bench))
+        for cell in own:
+            cells.setdefault(cell.file, cell)
+        group = groups.setdefault(
+            (bench.size, bench.student),
+            {
+                "size": bench.size,
+                "student": dict(bench.cells().split.student),
+                "task": bench.data.task,
+                "source": bench.data.name,
+                "context_length": bench.settings.context_length,
+                "protocol_line": bench.data.protocol_line(
+                    bench.settings.context_length, list(experiment.splits)
+                ),
+                "events": bench.data.train.num_tokens,
+                "rows": list(experiment.rows),
+                "test_sequences": {},
+                "cells": [],
+            },
+        )
+        group["test_sequences"][str(bench.split_seed)] = len(bench.data.test)
+        group["cells"] += [
+            {name: value for name, value in asdict(cell).items() if name != "needs"} for cell in own
+        ]
+    plan = {
+        "format": PLAN_FORMAT,
+        "name": experiment.name,
+        "about": experiment.about,
+        "search": None if experiment.search is None else asdict(experiment.search),
+        "groups": list(groups.values()),
+    }
+    return list(cells.values()), plan
+
+
+def _cells_of(bench: Workbench) -> Iterator[Cell]:
+    """The cells of one split, size and student, each after those that it needs."""
+    store = bench.store
+
+    def cell(kind: str, row: str, seed: int, identity: Any, *needs: Cell | None) -> Cell:
+        path = store.path(identity)
+        if path is None:
+            raise TypeError("the results of an experiment are kept in a folder.")
+        files = tuple(need.file for need in needs if need is not None)
+        place = (bench.split_seed, bench.size, bench.student)
+        return Cell(kind, *place, row, seed, path.name, files)
+
+    rows = bench.rows()
+    teachers: Cell | None = None
+    labelled = any("teachers" in row.needs for row in rows.values())
+    if labelled or (bench.experiment.distilled and bench.settings.needs_teachers):
+        teachers = cell("teachers", "", 0, bench.teachers_identity())
+        yield teachers
+    made: dict[str, Cell] = {}
+    for name in bench.experiment.distilled:
+        made[name] = cell("distill", name, 0, bench.distill_identity(name), teachers)
+        yield made[name]
+    for name, row in rows.items():
+        cells = bench.cells(name)
+        before = [teachers] if "teachers" in row.needs else []
+        before += [made[name]] if "distilled" in row.needs else []
+        if bench.experiment.search is not None:
+            if row.trained:
+                for number in range(bench.experiment.search.configurations):
+                    identity = bench.rank_identity(name, row, number)
+                    yield cell("rank", name, number, identity, *before)
+            continue
+        if row.trained:
+            tuned = cell("tune", name, 0, cells.tune_identity(name, row), *before)
+            yield tuned
+            before = [*before, tuned]
+        for seed in range(bench.experiment.seeds if row.trained else 1):
+            yield cell("score", name, seed, cells.score_identity(name, row, seed), *before)
+
+
+# ------------------------------------------------------------------------------------- running
+
+
+def run_experiment(
+    experiment: Experiment,
+    places: Places,
+    *,
+    jobs: int = 1,
+    budget_s: float | None = None,
+    report: Callable[[int, int, str], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Make every cell of an experiment that is not there.
+
+    Args:
+        experiment: what to run.
+        places: where results and runs are kept.
+        jobs: processes, of one thread each; 0 works in this one.
+        budget_s: seconds after which no further cell is begun.
+        report: called with (cells done, cells in all, what is done now and how long it will take).
+        should_stop: asked a few times a second; True ends the cells that are being made, which are
+            made again the next time.
+
+    Raises:
+        RunLockedError: another process runs this experiment.
+        DataError: the source cannot be read.
+    """
+    folder = places.runs / experiment.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder, experiment.name):
+        cells, plan = plan_cells(experiment, places)
+        results = places.results / experiment.name
+        _write_json(results / "plan.json", plan)
+        state = _State(cells, results / "cells", folder)
+        started = time.monotonic()
+        outcome = Outcome(there=len(state.there))
+        workers: list[_Worker | _Here] = [
+            _Worker(experiment, places) for _ in range(min(jobs, len(state.left())))
+        ]
+        if not jobs:
+            workers = [_Here(experiment, places)]
+        try:
+            while True:
+                late = budget_s is not None and time.monotonic() - started >= budget_s
+                if not late:
+                    for worker in workers:
+                        if worker.cell is None and (cell := state.next_cell()) is not None:
+                            state.begin(cell)
+                            worker.begin(cell)
+                busy = [worker for worker in workers if worker.cell is not None]
+                if report is not None:
+                    notes = "; ".join(worker.note for worker in busy)
+                    eta = state.expected_s(jobs)
+                    left = "" if eta is None else f"about {duration(eta)} left; "
+                    report(len(state.there), len(cells), f"{left}{notes}")
+                if not busy:
+                    outcome.stopped = (
+                        "the time budget" if late and state.left() else outcome.stopped
+                    )
+                    break
+                if should_stop():
+                    outcome.stopped = "a signal"
+                    break
+                for worker in _ready(busy):
+                    cell = worker.cell
+                    reason = worker.hear()
+                    if worker.cell is None and cell is not None:
+                        state.finish(cell, reason)
+                        outcome.done += reason is None
+        finally:
+            for worker in workers:
+                worker.end()
+        outcome.left = len(state.left())
+        outcome.failed = {str(cell): reason for cell, reason in state.failed.items()}
+        outcome.left_s = state.expected_s(jobs)
+        if outcome.left and outcome.stopped == "all cells are there":
+            outcome.stopped = "cells failed"
+        return outcome
+
+
+class _State:
+    """Which cells are there, being made, and next."""
+
+    def __init__(self, cells: Sequence[Cell], kept: Path, runs: Path) -> None:
+        self.cells = {cell.file: cell for cell in cells}
+        self.kept = kept
+        self.failed: dict[Cell, str] = {}
+        self.busy: set[str] = set()
+        there = {file for file in self.cells if (kept / file).is_file()}
+        # Teachers and artifacts are large and may have been removed: they are made again where a
+        # cell that needs them is missing.
+        wanted = {
+            need for file, cell in self.cells.items() if file not in there for need in cell.needs
+        }
+        for file in list(there):
+            cell = self.cells[file]
+            if cell.kind in ("teachers", "distill") and file in wanted and not _on_disk(cell, runs):
+                there.discard(file)
+        for file, cell in self.cells.items():  # and are not made for themselves
+            if cell.kind in ("teachers", "distill") and file not in there:
+                users = [other for other in self.cells.values() if file in other.needs]
+                if users and all((kept / other.file).is_file() for other in users):
+                    there.add(file)
+        self.there = there
+
+    def left(self) -> list[Cell]:
+        return [cell for file, cell in self.cells.items() if file not in self.there]
+
+    def next_cell(self) -> Cell | None:
+        """The first cell that nothing stands before."""
+        for file, cell in self.cells.items():
+            if file in self.there or file in self.busy or cell in self.failed:
+                continue
+            if all(need in self.there for need in cell.needs):
+                return cell
+        return None
+
+    def begin(self, cell: Cell) -> None:
+        self.busy.add(cell.file)
+
+    def finish(self, cell: Cell, reason: str | None) -> None:
+        self.busy.discard(cell.file)
+        if reason is None:
+            self.there.add(cell.file)
+        else:
+            self.failed[cell] = reason
+
+    def expected_s(self, jobs: int) -> float | None:
+        """Seconds that the cells left will take, from those that are done."""
+        known: dict[tuple[str, str], list[float]] = {}
+        for file in self.there:
+            cell, seconds = self.cells[file], wall_seconds(self.kept / file)
+            if seconds is not None:
+                for place in ((cell.kind, cell.row), (cell.kind, ""), ("", "")):
+                    known.setdefault(place, []).append(seconds)
+        if not known:
+            return None
+        total = 0.0
+        for cell in self.left():
+            places = ((cell.kind, cell.row), (cell.kind, ""), ("", ""))
+            total += statistics.fmean(next(known[place] for place in places if place in known))
+        return total / max(1, jobs)
+
+
+def _on_disk(cell: Cell, runs: Path) -> bool:
+    """Whether what a cell made is still there; the last part of its file's name is its key."""
+    key = cell.file.split(".")[-2]
+    if cell.kind == "teachers":
+        return (runs / f"teachers-{key}" / "omega.json").is_file()
+    return (runs / f"{cell.row}-{key}" / "artifact" / "farzi.json").is_file()
+
+
+# ------------------------------------------------------------------------------------- workers
+
+
+class _Worker:
+    """A process that makes one cell after another, and ends when nobody listens any more."""
+
+    def __init__(self, experiment: Experiment, places: Places) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, experiment, places), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.cell: Cell | None = None
+        self.note = ""
+
+    def begin(self, cell: Cell) -> None:
+        self.cell, self.note = cell, str(cell)
+        self.connection.send(cell)
+
+    def hear(self) -> str | None:
+        """Take one message: afterwards `cell` is None where it is done, or failed for a reason."""
+        try:
+            kind, text = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            self.cell = None
+            return f"its process ended with {self.process.exitcode}"
+        if kind == "told":
+            self.note = f"{self.cell}: {text}"
+            return None
+        self.cell = None
+        return None if kind == "done" else str(text)
+
+    def end(self) -> None:
+        self.connection.close()
+        if self.cell is not None:
+            self.process.terminate()
+        self.process.join()
+
+
+class _Here:
+    """The same in this process: a cell is done when `begin` returns."""
+
+    def __init__(self, experiment: Experiment, places: Places) -> None:
+        self.experiment, self.places = experiment, places
+        self.cell: Cell | None = None
+        self.note = ""
+        self.failed: str | None = None
+
+    def begin(self, cell: Cell) -> None:
+        self.cell, self.note = cell, str(cell)
+        self.failed = _made(self.experiment, self.places, cell, lambda note: None)
+
+    def hear(self) -> str | None:
+        self.cell = None
+        return self.failed
+
+    def end(self) -> None:
+        self.cell = None
+
+
+def _ready(workers: Sequence[_Worker | _Here]) -> list[_Worker | _Here]:
+    """The workers that have something to say, within half a second."""
+    away = [worker for worker in workers if isinstance(worker, _Worker)]
+    if not away:
+        return list(workers)
+    heard = wait([worker.connection for worker in away], timeout=0.5)
+    return [worker for worker in away if worker.connection in heard]
+
+
+def _work(connection: Connection, experiment: Experiment, places: Places) -> None:
+    """What a worker does: one thread, one cell at a time."""
+    import signal
+
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    torch.set_num_threads(1)
+    told_s = 0.0
+
+    def tell(note: str) -> None:
+        nonlocal told_s
+        if time.monotonic() - told_s > 0.5:
+            told_s = time.monotonic()
+            with contextlib.suppress(OSError):  # nobody listens: the cell is finished, and kept
+                connection.send(("told", note))
+
+    while True:
+        try:
+            cell = connection.recv()
+        except (EOFError, OSError):
+            return
+        reason = _made(experiment, places, cell, tell)
+        try:
+            connection.send(("done", "") if reason is None else ("failed", reason))
+        except OSError:
+            return
+
+
+def _made(
+    experiment: Experiment, places: Places, cell: Cell, tell: Callable[[str], None]
+) -> str | None:
+    """Make a cell; why it failed, or None."""
+    try:
+        make_cell(experiment, places, cell, tell)
+    except FarziError as error:
+        return " ".join(str(error).split())
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return None
+
+
+_benches: dict[tuple[int, str, str | None], Workbench] = {}
+
+
+def make_cell(
+    experiment: Experiment, places: Places, cell: Cell, tell: Callable[[str], None]
+) -> None:
+    """Make one cell; its result is kept when this returns."""
+    place = (cell.split_seed, cell.size, cell.student)
+    bench = _benches.get(place)
+    if bench is None or bench.experiment != experiment:
+        _benches.clear()
+        bench = next(
+            each
+            for each in workbenches(experiment, places)
+            if (each.split_seed, each.size, each.student) == place
+        )
+        _benches[place] = bench
+    if cell.kind == "teachers":
+        bench.train_teachers(tell)
+    elif cell.kind == "distill":
+        bench.distil(cell.row, tell)
+    else:
+        row = bench.row(cell.row)
+        cells = bench.cells(cell.row, row.needs)
+        if cell.kind == "tune":
+            cells.tuned(cell.row, row, tell)
+        elif cell.kind == "score":
+            cells.scored(cell.row, row, cell.seed, tell)
+        else:
+            bench.rank(cells, cell.row, row, cell.seed, tell)
+
+
+# --------------------------------------------------------------------------------------- helpers
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    with (folder / "experiment.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunLockedError(f"{name}: another process runs this experiment.") from None
+        yield
+
+
+def _write_json(path: Path, values: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    Example:
+        >>> from farzi.experiments.runner import duration
+        >>> duration(42), duration(150), duration(9000)
+        ('42 s', '2 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,247 @@
+"""An experiment runs cell by cell: nothing is run twice, a cut loses one cell."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from farzi.cli import main
+from farzi.errors import SettingsError
+from farzi.experiments import runner
+from farzi.experiments.collected import break_even, collect
+from farzi.experiments.runner import Places, plan_cells, run_experiment
+from farzi.experiments.specification import SearchSettings, read_experiment
+from farzi.experiments.tables import ranking_grid
+from toy import write_log
+
+TOY = """
+source = "{log}"
+about = "a toy"
+splits = [0, 1]
+seeds = 2
+sizes = ["6x8"]
+rows = ["full", "random", "random-soft", "start", "farzi", "most-popular"]
+
+[read]
+task = "recommend"
+
+[distill]
+latent_dim = 4
+student.name = "sasrec"
+student.width = 8
+teachers.num_runs = 1
+teachers.max_epochs = 4
+outer.steps = 2
+outer.batch_size = 8
+outer.num_students = 2
+outer.students_per_step = 1
+outer.validate_every = 2
+outer.validation_seeds = 1
+inner.steps = 8
+inner.window = 4
+inner.batch_size = 3
+
+[variants.start]
+outer.steps = 0
+
+[compare]
+lrs = [0.05]
+batches = [8]
+decays = [0.0]
+dropouts = [0.0]
+smoothings = [0.0]
+patience = 2
+max_steps = 30
+max_epochs = 5
+"""
+
+
+@pytest.fixture
+def toy(tmp_path):
+    log = write_log(tmp_path / "toy.tsv")
+    path = tmp_path / "toy.toml"
+    path.write_text(TOY.format(log=log))
+    return read_experiment(path), Places(tmp_path / "results", tmp_path / "runs")
+
+
+def test_every_cell_is_made_once(toy, monkeypatch):
+    experiment, places = toy
+    made = []
+    real = runner.make_cell
+    monkeypatch.setattr(runner, "make_cell", lambda *args: (made.append(args[2]), real(*args))[1])
+    cells, _ = plan_cells(experiment, places)
+    kinds = [cell.kind for cell in cells]
+    # a split: teachers, two distillations, five rows tuned, two students of each, most-popular
+    assert [kinds.count(kind) for kind in ("teachers", "distill", "tune", "score")] == [
+        2,
+        4,
+        10,
+        22,
+    ]
+    outcome = run_experiment(experiment, places, jobs=0, budget_s=0.0)
+    assert (outcome.done, outcome.left, outcome.stopped) == (0, 38, "the time budget")
+    outcome = run_experiment(experiment, places, jobs=0)
+    assert outcome.failed == {}
+    assert (outcome.done, outcome.there, outcome.left) == (38, 0, 0)
+    assert [cell.file for cell in made] == [cell.file for cell in cells]
+    made.clear()
+    assert run_experiment(experiment, places, jobs=0).there == 38
+    assert made == []
+
+    # one more seed: four rows of two splits, and nothing else again
+    more = replace(experiment, seeds=3)
+    run_experiment(more, places, jobs=0)
+    assert {cell.kind for cell in made} == {"score"}
+    assert len(made) == 10
+
+    # tables come from the files alone
+    found = collect(places.results / "toy")
+    (group,) = found.groups
+    assert (group.done, group.total) == (48, 48)
+    rows = {row.name: row for row in group.comparison.rows}
+    assert list(rows) == list(experiment.rows)
+    assert rows["farzi"].num_runs == 6
+    assert group.comparison.split_seeds == (0, 1)
+    assert set(group.distil_s) == {"start", "farzi"}
+    assert len(group.teachers_s) == 2
+    even = {each.row: each for each in break_even(group)}
+    assert set(even) == {"random-soft", "start", "farzi"}
+    assert even["farzi"].making_s > even["random-soft"].making_s > 0
+
+    # other settings of the search are other cells; teachers and artifacts stay
+    made.clear()
+    other = replace(experiment, compare=replace(experiment.compare, lrs=(0.1,)))
+    run_experiment(other, places, jobs=0)
+    assert {cell.kind for cell in made} == {"tune", "score"}
+
+    # artifacts that were removed are made again only for cells that are missing
+    made.clear()
+    for folder in (places.runs / "toy").glob("farzi-*"):
+        (folder / "artifact" / "farzi.json").unlink()
+    run_experiment(other, places, jobs=0)
+    assert made == []
+
+
+def test_a_cell_that_fails_stops_only_those_that_need_it(toy, monkeypatch):
+    experiment, places = toy
+    experiment = replace(experiment, splits=(0,), rows=("full", "farzi"), variants={})
+    real = runner.make_cell
+
+    def failing(experiment, places, cell, tell):
+        if cell.kind == "distill":
+            raise ValueError("no luck")
+        real(experiment, places, cell, tell)
+
+    monkeypatch.setattr(runner, "make_cell", failing)
+    outcome = run_experiment(experiment, places, jobs=0)
+    assert outcome.failed == {"split 0 6x8 distill farzi": "ValueError: no luck"}
+    assert outcome.left == 4  # that, and what is built on it
+    assert outcome.stopped == "cells failed"
+
+
+def test_a_killed_run_loses_the_cell_it_was_at(toy, tmp_path):
+    _, places = toy
+    path = tmp_path / "toy.toml"
+    path.write_text(
+        path.read_text()
+        .replace("max_steps = 30", "max_steps = 100000")
+        .replace("patience = 2", "patience = 1000")
+        .replace(
+            'rows = ["full", "random", "random-soft", "start", "farzi", "most-popular"]',
+            'rows = ["most-popular", "random"]',
+        )
+    )
+    command = [sys.executable, "-m", "farzi", "experiments", "run", str(path)]
+    command += ["--results", str(places.results), "--runs", str(places.runs)]
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGKILL, -9)):
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+        )
+        kept = places.results / "toy" / "cells"
+        deadline = time.monotonic() + 60
+        while not list(kept.glob("score.most-popular.split-0*")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.2)
+        time.sleep(2 if number == signal.SIGTERM else 0)
+        process.send_signal(number)
+        out, _ = process.communicate(timeout=60)
+        assert process.returncode == code
+        if number == signal.SIGTERM:
+            assert "left" in out
+        names = [json.loads(file.read_text())["identity"]["row"] for file in kept.iterdir()]
+        assert names.count("random") == 0
+        assert names.count("most-popular") >= 1
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_same_as_one(toy, tmp_path):
+    experiment, places = toy
+    run_experiment(experiment, places, jobs=0)
+    others = Places(tmp_path / "results-2", tmp_path / "runs-2")
+    outcome = run_experiment(experiment, others, jobs=2)
+    assert outcome.failed == {}
+    one, two = (collect(each.results / "toy").groups[0].comparison for each in (places, others))
+    for row in one.rows:
+        assert two.row(row.name).metrics == row.metrics
+
+
+def test_list_and_show(toy, tmp_path, capsys):
+    experiment, places = toy
+    quick = replace(experiment, splits=(0,), seeds=1, rows=("full", "most-popular"), variants={})
+    run_experiment(quick, places, jobs=0)
+    flags = ["--results", str(places.results), "--runs", str(places.runs)]
+    assert main(["experiments", "list", str(tmp_path), *flags, "--json"]) == 0
+    (listed,) = json.loads(capsys.readouterr().out)["experiments"]
+    assert listed["name"] == "toy"
+    assert listed["cells_done"] == listed["cells"] == 3
+    assert main(["experiments", "show", str(tmp_path / "toy.toml"), *flags]) == 0
+    shown = capsys.readouterr().out
+    assert "most-popular" in shown
+    assert "best step" in shown
+    assert main(["experiments", "show", str(tmp_path / "toy.toml"), *flags, "--json"]) == 0
+    (group,) = json.loads(capsys.readouterr().out)["groups"]
+    assert [row["name"] for row in group["comparison"]["rows"]] == ["full", "most-popular"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('about = "a toy"', 'abuot = "a toy"'), "unknown name 'abuot': did you mean about"),
+        (('"random"', '"rendom"'), "unknown row 'rendom': did you mean random"),
+        (("lrs = [0.05]", "lr = [0.05]"), "unknown name 'compare.lr'"),
+        (("seeds = 2", 'seeds = "two"'), "`seeds` must be int"),
+        (("lrs = [0.05]", "lrs = 0.05"), "`compare.lrs` must be a list"),
+        (("splits = [0, 1]", "splits = []"), "`splits` is empty"),
+        (("[variants.start]", "[variants.head]"), "unknown row 'start'"),
+        (("source =", "sourec ="), "is no experiment"),
+    ],
+)
+def test_a_wrong_file_is_one_clear_line(tmp_path, change, message):
+    path = tmp_path / "toy.toml"
+    path.write_text(TOY.replace(*change))
+    with pytest.raises(SettingsError, match=message) as raised:
+        read_experiment(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_search_is_ranked_on_every_row(toy):
+    experiment, places = toy
+    search = SearchSettings(configurations=3, lrs=(0.01, 0.1), widths=(8,), num_layers=(1,))
+    chosen = replace(
+        experiment, splits=(0,), rows=("full", "random-tenth", "farzi"), variants={}, search=search
+    )
+    outcome = run_experiment(chosen, places, jobs=0)
+    assert outcome.failed == {}
+    assert outcome.done == 1 + 1 + 3 * 3
+    (group,) = collect(places.results / "toy").groups
+    assert {ranking.row for ranking in group.rankings} == {"random-tenth", "farzi"}
+    assert all(ranking.configurations == 3 for ranking in group.rankings)
+    assert all(ranking.regret >= 0 for ranking in group.rankings)
+    assert group.searched_s > 0
+    assert ranking_grid([group]).rows[0][1] == "3"
