@@ -5,20 +5,20 @@
 
 A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
 
+    overview:sources  the comparisons of README.md, a row a source: what full data, as many random
+                  sequences and the distilled ones give
     summary:NAME  experiments/results/NAME.json, a comparison as `farzi compare --json` prints it:
                   the headline metrics, and differences from the rows worth beating
     table:NAME    the same with every metric and every difference
     engines:NAME  benchmarks/results/NAME.json, as benchmarks/bench_engines.py writes it
     fastest:NAME  the same at the largest number of steps, each engine with its faster loss
     speeds:NAME   benchmarks/results/NAME.json, as benchmarks/bench_outer_loop.py writes it
-    example:NAME  examples/NAME.py, as code
-    storage:NAME  experiments/results/NAME.json, as experiments/storage.py writes it
     tree:folders  the folders and top modules of src/farzi, with the first lines of their docstrings
     tree:files    every module, likewise
     inputs:read   tests/data_cases.py: sources that are read, and what is made of them
     inputs:refused  the same: sources that are refused, and what is said
 
-No number in the documentation is typed.
+It draws docs/picture.svg too. No number in the documentation is typed.
 """
 
 from __future__ import annotations
@@ -34,11 +34,15 @@ from pathlib import Path
 from typing import Any
 
 from farzi.experiments.comparison import Comparison
-from farzi.experiments.tables import markdown
+from farzi.experiments.tables import markdown, spread
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from draw_picture import PICTURE, draw  # noqa: E402
+
 PART = re.compile(
-    r"(<!-- (summary|table|tree|engines|fastest|speeds|inputs|example|storage):([\w.-]+) -->\n)"
+    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs):([\w.-]+) -->\n)"
     r"(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
@@ -49,6 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; fail if out of date")
     check = parser.parse_args(arguments).check
     stale = [path for path in documents(ROOT) if fill_document(path, ROOT, write=not check)]
+    stale += [path for path in (ROOT / PICTURE,) if draw_document(path, ROOT, write=not check)]
     for path in stale:
         print(f"{path.relative_to(ROOT)}: {'out of date: make docs' if check else 'written'}")
     return int(check and bool(stale))
@@ -72,13 +77,12 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
             body = render_result(root, name, render_summary if kind == "summary" else render_table)
         else:
             renderers = {
+                "overview": render_overview,
                 "tree": render_tree,
                 "engines": render_engines,
                 "fastest": render_fastest,
                 "speeds": render_speeds,
                 "inputs": render_inputs,
-                "example": render_example,
-                "storage": render_storage,
             }
             body = renderers[kind](root, name)
         return f"{opening}\n{body}\n\n{closing}"
@@ -90,7 +94,38 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
     return filled != text
 
 
+def draw_document(path: Path, root: Path, *, write: bool) -> bool:
+    """Draw the picture of README.md; return whether that changes it."""
+    picture = draw(root)
+    changed = not path.is_file() or path.read_text() != picture
+    if write and changed:
+        path.write_text(picture)
+    return changed
+
+
 # --------------------------------------------------------------------------------------- results
+
+
+OVERVIEW = ("stdlib-calls", "ml-100k", "ptb")
+SHOWN = ("full", "random", "farzi")
+
+
+def render_overview(root: Path, name: str) -> str:
+    """Return a row a source: its headline metric on full data, random sequences and farzi."""
+    head = ["", "real → synthetic", "metric", "full data", "as many random", "farzi", "of full"]
+    lines = [table_line(head), table_line(["---", *("---:" for _ in head[1:])])]
+    for source in OVERVIEW:
+        path = root / "experiments" / "results" / f"{source}.json"
+        if not path.exists():
+            continue
+        comparison = Comparison.from_json(json.loads(path.read_text()))
+        full, few = comparison.row("full"), comparison.row("farzi")
+        metric = "perplexity" if "perplexity" in full.metrics else "nDCG@10"
+        scores = [spread(comparison.row(row).metrics[metric], metric) for row in SHOWN]
+        ratio = comparison.ratios["farzi"]["mean"]
+        sizes = f"{full.sequences:,} → {few.sequences:,}"
+        lines.append(table_line([source, sizes, metric, *scores, f"{ratio:.3f}"]))
+    return "\n".join(lines)
 
 
 def render_result(root: Path, name: str, render: Callable[[Mapping[str, Any]], str]) -> str:
@@ -108,34 +143,6 @@ def render_summary(result: Mapping[str, Any]) -> str:
 def render_table(result: Mapping[str, Any]) -> str:
     """Return one comparison: every metric of every row, every difference, every ratio."""
     return markdown(Comparison.from_json(result))
-
-
-def render_example(root: Path, name: str) -> str:
-    """Return an example as a block of code."""
-    code = (root / "examples" / f"{name}.py").read_text()
-    return f"```python\n{code.rstrip()}\n```"
-
-
-def render_storage(root: Path, name: str) -> str:
-    """Return bytes, error and loss of every way to store an artifact."""
-    path = root / "experiments" / "results" / f"{name}.json"
-    if not path.exists():
-        return f"*Not run yet: {path.relative_to(root)} is not there.*"
-    result = json.loads(path.read_text())
-    lines = [
-        "| source | tokens | factors | kB | tokens changed | labels changed | loss |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    for row in result["rows"]:
-        changed = [
-            f"{row[f'{kind}_changed']:.1e} ({row[f'{kind}_changed_most']:.1e})"
-            for kind in ("tokens", "labels")
-        ]
-        lines.append(
-            f"| {row['source']} | {row['tokens']} | {row['dtype']} | {row['bytes'] / 1000:,.0f} | "
-            f"{' | '.join(changed)} | {row['loss']:.4f} ± {row['loss_spread']:.4f} |"
-        )
-    return "\n".join([*lines, "", result["protocol"]])
 
 
 def render_engines(root: Path, name: str) -> str:

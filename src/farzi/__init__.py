@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from farzi.data.preparation import prepare
     from farzi.data.prepared import PreparedData
     from farzi.dataset import DistilledDataset, load, save, soft_cross_entropy
+    from farzi.distill.run import RunOutcome
+    from farzi.distill.source import distill_source as distill
     from farzi.trained import TrainedModel, load_model
 
 __version__ = "0.1.0"
@@ -21,9 +23,11 @@ __all__ = [
     "DistilledDataset",
     "Evaluation",
     "PreparedData",
+    "RunOutcome",
     "TrainedModel",
     "Training",
     "__version__",
+    "distill",
     "evaluate",
     "load",
     "load_model",
@@ -37,6 +41,7 @@ _MODULES = {  # where a name lives; loaded when it is first asked for
     "DistilledDataset": "farzi.dataset",
     "Evaluation": "farzi.api",
     "PreparedData": "farzi.data.prepared",
+    "RunOutcome": "farzi.distill",
     "TrainedModel": "farzi.trained",
     "Training": "farzi.api",
     "evaluate": "farzi.api",
@@ -50,6 +55,8 @@ _MODULES = {  # where a name lives; loaded when it is first asked for
 
 
 def __getattr__(name: str) -> Any:
+    if name == "distill":  # a package that is called
+        return importlib.import_module("farzi.distill")
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'farzi' has no attribute {name!r}")

@@ -20,17 +20,18 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from farzi.artifact import Artifact, check_split, locate_artifact, read_artifact
+from farzi.data.arguments import HowRead
 from farzi.data.preparation import prepare
 from farzi.data.prepared import PreparedData
 from farzi.data.sources import Origin
 from farzi.dataset import DistilledDataset
+from farzi.devices import Device, choose_device
 from farzi.errors import ArtifactError, SettingsError
 from farzi.evaluation import evaluate as score
 from farzi.evaluation import sequences_of, validation_loss
@@ -48,35 +49,12 @@ from farzi.trained import WEIGHTS, TrainedModel, load_model, save_model
 from farzi.training import Batches, RealBatches, SyntheticBatches, TrainSettings
 from farzi.training import train as train_student
 
-__all__ = ["Evaluation", "HowRead", "Training", "choose_device", "evaluate", "train"]
+__all__ = ["Evaluation", "Training", "evaluate", "train"]
 
 _log = logging.getLogger("farzi")
 
 Progress = Callable[[int, int, str], None]
 PathLike = str | os.PathLike[str]
-Device = str | torch.device
-
-
-class HowRead(TypedDict, total=False):
-    """How a source is read, where that is not remembered: arguments of `farzi.prepare`."""
-
-    task: Literal["recommend", "language"]
-    data_root: PathLike
-    split: Literal["users", "leave-last-out"]
-    split_seed: int
-    user_col: str
-    item_col: str
-    time_col: str
-    k_core: int
-    min_length: int
-    repeats: Literal["keep", "first"]
-    seen_items: Literal["keep", "leave-out"]
-    format: Literal["table", "jsonl", "parquet", "user-lines", "text"]
-    delimiter: str
-    quote: str
-    tokens: Literal["words", "characters", "blanks"]
-    vocabulary_size: int
-    engine: Literal["duckdb", "spark"]
 
 
 # ---------------------------------------------------------------------------------------- train
@@ -381,27 +359,3 @@ def evaluate(
     for warning in data.warnings:
         _log.warning("%s", warning)
     return Evaluation(scores.metrics, scores.per_user, scores.counts, part, line)
-
-
-# --------------------------------------------------------------------------------------- device
-
-
-def choose_device(device: Device) -> tuple[torch.device, str]:
-    """Return the device to compute on, and why.
-
-    Args:
-        device: `auto`, `cpu`, `cuda` or a torch device.
-
-    Raises:
-        SettingsError: a CUDA device is asked for and there is none.
-    """
-    if isinstance(device, str) and device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda"), f"there is one: {torch.cuda.get_device_name()}"
-        return torch.device("cpu"), "there is no CUDA device"
-    chosen = torch.device(device)
-    if chosen.type == "cuda":
-        if not torch.cuda.is_available():
-            raise SettingsError("`device` cuda: there is no CUDA device here; use `device` cpu.")
-        return chosen, f"asked for: {torch.cuda.get_device_name(chosen)}"
-    return chosen, "asked for"

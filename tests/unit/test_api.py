@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 import farzi
-from farzi.api import HowRead
+from farzi.data.arguments import HowRead
 from farzi.errors import ArtifactError, SettingsError
 from toy import write_log
 
-FUNCTIONS = ["prepare", "train", "evaluate", "load"]
+FUNCTIONS = ["prepare", "distill", "train", "evaluate", "load"]
 
 
 @pytest.fixture
@@ -27,6 +27,7 @@ def log(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_function_is_documented(name: str) -> None:
     function = getattr(farzi, name)
+    function = getattr(function, "__wrapped__", function)
     page = inspect.getdoc(function)
     for argument in inspect.signature(function).parameters:
         assert f"    {argument}: " in page, argument
@@ -111,3 +112,42 @@ def test_it_logs_and_prints_nothing(
 def test_a_wrong_number_names_its_argument(log: Path, name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"`{name}` must be an int >= 1, got {value}"):
         farzi.train(log, **{name: value})
+
+
+def test_a_source_becomes_a_run_and_a_model(log: Path, tmp_path: Path) -> None:
+    told = []
+    run = farzi.distill(
+        log,
+        tmp_path / "run",
+        {"student": {"name": "sasrec", "width": 8}, "inner.batch_size": 4},
+        size="4x8",
+        start="random",
+        outer_steps=1,
+        inner_steps=5,
+        window=5,
+        min_length=3,
+        progress=lambda done, total, note: told.append(note),
+    )
+    assert run.artifact == tmp_path / "run/artifact"
+    assert any(note.startswith("outer steps") for note in told)
+    distilled = farzi.load(run.folder)
+    assert len(distilled) == 4
+    trained = farzi.train(run.folder, max_steps=10)
+    assert "min length 3" in trained.protocol_line
+    again = farzi.train(distilled, on=log, max_steps=10)
+    assert again.loss == trained.loss
+    assert farzi.evaluate(again).metrics == farzi.evaluate(trained).metrics
+
+
+def test_the_package_that_is_called_is_still_a_package() -> None:
+    from farzi import distill
+    from farzi.distill.settings import DistillSettings
+
+    assert callable(distill)
+    assert distill.DistillSettings is DistillSettings
+    assert "size" in inspect.signature(distill).parameters
+
+
+def test_what_is_prepared_is_not_read_again(log: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="`min_length` is of no use"):
+        farzi.distill(farzi.prepare(log), tmp_path / "run", min_length=3)

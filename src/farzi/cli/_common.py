@@ -375,10 +375,10 @@ def keep_freed_memory() -> bool:
 
 
 def choose_device(device: str) -> tuple[torch.device, str]:
-    """Return the device to compute on, and why (`farzi.api.choose_device`)."""
-    from farzi import api
+    """Return the device to compute on, and why (`farzi.devices.choose_device`)."""
+    from farzi import devices
 
-    return api.choose_device(device)
+    return devices.choose_device(device)
 
 
 # --------------------------------------------------------------------------------------- logging

@@ -134,8 +134,9 @@ def _kernels() -> Finding:
 def _compiler() -> Finding:
     path = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if path is None:
-        install = "xcode-select --install" if sys.platform == "darwin" else "apt install gcc"
-        return Finding("compiler", "none", f"{install} (or your system's way) brings a C compiler")
+        mac = sys.platform == "darwin"
+        way = "Xcode's command line tools" if mac else "apt install gcc (or your system's way)"
+        return Finding("compiler", "none", f"{way}: brings a C compiler")
     version = _run([path, "--version"])
     return Finding("compiler", f"{_first_line(version)} ({path})")
 
@@ -160,7 +161,7 @@ def _java() -> Finding:
     home = os.environ.get("JAVA_HOME")
     path = str(Path(home, "bin", "java")) if home else shutil.which("java")
     if path is None:
-        advice = f"only --engine spark needs it: Java {MIN_JAVA} or later"
+        advice = f"only `farzi prepare --engine spark` needs it: Java {MIN_JAVA} or later"
         return Finding("java", "none", advice, needed=False)
     if home and not Path(path).is_file():
         return Finding("java", f"none in JAVA_HOME {home}", "set JAVA_HOME right, or unset it")

@@ -1,0 +1,42 @@
+"""Where to compute: the device that is asked for, or the one there is, with the reason."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+
+from farzi.errors import SettingsError
+
+__all__ = ["Device", "choose_device"]
+
+Device: TypeAlias = str | torch.device
+
+
+def choose_device(device: Device) -> tuple[torch.device, str]:
+    """Return the device to compute on, and why.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or a torch device.
+
+    Raises:
+        SettingsError: it is no device, or a CUDA device is asked for and there is none.
+
+    Example:
+        >>> from farzi.devices import choose_device
+        >>> choose_device("cpu")
+        (device(type='cpu'), 'asked for')
+    """
+    if isinstance(device, str) and device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), f"there is one: {torch.cuda.get_device_name()}"
+        return torch.device("cpu"), "there is no CUDA device"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise SettingsError(f"`device` {device}: no such device; use auto, cpu or cuda.") from None
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise SettingsError("`device` cuda: there is no CUDA device here; use `device` cpu.")
+        return chosen, f"asked for: {torch.cuda.get_device_name(chosen)}"
+    return chosen, "asked for"

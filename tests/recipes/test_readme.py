@@ -1,0 +1,97 @@
+"""README's lines of shell and of Python, run as they stand in a fresh clone."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from farzi.cli import COMMANDS, flags_of
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def block(name: str) -> str:
+    """The code after `<!-- run:NAME -->`."""
+    found = re.search(rf"<!-- run:{name} -->\n\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, f"README.md has no code after run:{name}"
+    return found[1]
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The tracked files as a clone has them, with the environment that runs these tests."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if listed.returncode:
+        pytest.skip("not a git clone")
+    folder = tmp_path / "farzi"
+    for name in filter(None, listed.stdout.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+            os.utime(folder / name, (0, 0))  # older than the environment: make has nothing to do
+    (folder / ".venv").symlink_to(sys.prefix)
+    if not (folder / ".venv/.installed").exists():
+        pytest.skip("the tests' own environment was not made by make")
+    return folder
+
+
+def environment(clone: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("FARZI_")}
+    return {**kept, "PYTHONPATH": str(clone / "src"), "OMP_NUM_THREADS": "2"}
+
+
+def test_they_are_ten_lines_each() -> None:
+    for name in ("shell", "python"):
+        assert len([line for line in block(name).splitlines() if line]) <= 10
+
+
+def test_every_command_that_readme_names_has_its_flags() -> None:
+    fenced = "\n".join(re.findall(r"```\w*\n(.*?)```", README, re.DOTALL))
+    typed = re.findall(r"^farzi ([a-z]+)(.*)$", fenced, re.MULTILINE)
+    typed += re.findall(r"(?<!`)`farzi ([a-z]+)([^`]*)`(?!`)", README)
+    assert len(typed) > 8
+    for command, flags in typed:
+        assert command in COMMANDS, command
+        named = re.findall(r"(?<![\w-])--[a-z][a-z-]*", flags)
+        assert set(named) <= flags_of(command), (command, named)
+
+
+@pytest.mark.slow
+def test_the_shell_runs_as_typed(clone: Path) -> None:
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", block("shell")],
+        cwd=clone,
+        env=environment(clone),
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (clone / "runs/calls/report.html").is_file()
+    assert (clone / "models/calls/weights.safetensors").is_file()
+    assert "nDCG@10" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_python_runs_as_typed(clone: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", block("python")],
+        cwd=clone,
+        env=environment(clone),
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "nDCG@10" in done.stdout
