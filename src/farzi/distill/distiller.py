@@ -125,7 +125,7 @@ class Distiller:
         for index in range(outer.num_students if outer.steps else 0):
             place = self._across_ranks(index)
             member = self.settings.objective.begin(self.problem, place)
-            windows = inner.steps // inner.window
+            windows = inner.steps // inner.window if self.settings.objective.goes_on else 0
             of_all = outer.num_students * self.world.size
             age = place * windows // of_all * inner.window
             members.append(self.problem.advance(member, self.start, age))
@@ -175,7 +175,8 @@ class Distiller:
                 gradients.append(window.gradients)
                 values.append(window.value)
                 ages.append(member.age)
-            if member.age + inner.window > inner.steps:
+            is_old = member.age + inner.window > inner.steps
+            if is_old or not self.settings.objective.goes_on:
                 number = self._across_ranks(num_begun)
                 member = self.settings.objective.begin(self.problem, number)
                 num_begun += 1

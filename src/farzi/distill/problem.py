@@ -28,7 +28,7 @@ from farzi.seeding import stream, stream_seed
 from farzi.synthetic import SyntheticSequences
 from farzi.training import Batch, SyntheticBatches, real_batch
 
-__all__ = ["Member", "Problem", "Window", "decoded"]
+__all__ = ["Member", "Problem", "Window", "decoded", "pulled_to_factors"]
 
 MOST_DECODED = 1 << 28
 """Soft tokens are decoded once an outer step where they have at most so many elements, else at each
@@ -107,8 +107,9 @@ class Problem:
         return tuple(self.on_device(params) for params in self.omega.teachers())
 
     def on_device(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights on the device."""
-        return {name: value.to(self.device) for name, value in params.items()}
+        """Weights on the device, of the sequences' dtype."""
+        latent = self.start.latent
+        return {name: value.to(latent.device, latent.dtype) for name, value in params.items()}
 
     def fresh_member(self, seed: int) -> Member:
         """A student with first weights of its own."""
@@ -163,14 +164,27 @@ class Problem:
 
         return CompiledLoss(loss)
 
-    def advance(self, member: Member, synthetic: SyntheticSequences, steps: int) -> Member:
-        """The student `steps` inner steps later; no gradient."""
+    def advance(
+        self,
+        member: Member,
+        synthetic: SyntheticSequences,
+        steps: int,
+        soft: Mapping[str, Tensor] | None = None,
+    ) -> Member:
+        """The student `steps` inner steps later; no gradient.
+
+        Args:
+            member: the student before.
+            synthetic: what it trains on.
+            steps: how many, 0 or more.
+            soft: what `leaves` made of the sequences, where they are decoded already.
+        """
         if not steps:
             return member
         params, state = unroll(
             self.inner_loss(member.seed),
             member.params,
-            decoded(synthetic),
+            decoded(synthetic) if soft is None else soft,
             steps=steps,
             optimizer=self.optimizer,
             state=member.state,

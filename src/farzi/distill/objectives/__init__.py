@@ -10,6 +10,8 @@ __all__ = ["OBJECTIVES", "Objective", "Window"]
 OBJECTIVES: Kinds[Objective] = Kinds(
     "objective",
     {
+        "gradient_matching": "farzi.distill.objectives.gradient_matching:GradientMatching",
         "meta_matching": "farzi.distill.objectives.meta_matching:MetaMatching",
+        "random_matching": "farzi.distill.objectives.random_matching:RandomMatching",
     },
 )

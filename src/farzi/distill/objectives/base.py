@@ -15,9 +15,12 @@ class Objective(Protocol):
 
     Attributes:
         name: what settings and the command line call it.
+        goes_on: whether a student trains on after its window, so that the pool holds students of
+            every age; else each window has a student of its own.
     """
 
     name: ClassVar[str]
+    goes_on: ClassVar[bool]
 
     @property
     def needs_teachers(self) -> bool:

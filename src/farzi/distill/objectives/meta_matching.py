@@ -42,6 +42,7 @@ class MetaMatching:
     """
 
     name: ClassVar[str] = "meta_matching"
+    goes_on: ClassVar[bool] = True
 
     targets: Targets = "data"
     from_teachers: float = 0.0
