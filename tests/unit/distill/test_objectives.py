@@ -14,6 +14,7 @@ from farzi.distill.objectives.random_matching import RandomMatching
 from farzi.distill.problem import Problem, decoded
 from farzi.distill.starts.random import random_start
 from farzi.distill.teachers import TeacherSettings, teacher_runs
+from farzi.errors import DataError
 from farzi.metagrad import SGD, Adam, Checkpointed, Stored
 from farzi.models import SASRec, sequence_loss
 
@@ -141,6 +142,29 @@ def test_random_matching_is_meta_matching_without_teachers(omega):
     stored = [omega.weights(run, epoch)["embedding"] for run in (0, 1) for epoch in (1, 2, 3)]
     assert any(torch.equal(begun, weights.double()) for weights in stored)
     assert not torch.equal(begun, problem.fresh_member(2).params["embedding"])
+
+
+def test_trajectory_matching_is_one_where_nothing_moves_and_zero_on_arrival(omega):
+    from farzi.distill.objectives.trajectory_matching import TrajectoryMatching
+
+    still = problem_for(omega, optimizer=SGD(lr=1e-12), window=1)
+    objective = TrajectoryMatching(epochs=1, last_start=1)
+    member = objective.begin(still, 0)
+    window = objective.window(still, member, still.start, 0)
+    assert window.value == pytest.approx(1.0, abs=1e-9)
+    arrived = [omega.weights(run, 2) for run in (0, 1)]
+    members = [replace(member, params=still.on_device(weights)) for weights in arrived]
+    values = [objective.window(still, there, still.start, 0).value for there in members]
+    assert min(values) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_trajectory_matching_needs_runs_that_are_long_enough(omega):
+    from farzi.distill.objectives.trajectory_matching import TrajectoryMatching
+
+    with pytest.raises(DataError, match=r"lower objective\.epochs"):
+        TrajectoryMatching(epochs=3).begin(problem_for(omega), 0)
+    with pytest.raises(DataError, match="there are none"):
+        TrajectoryMatching().begin(problem_for(), 0)
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))

@@ -12,6 +12,7 @@ OBJECTIVES: Kinds[Objective] = Kinds(
     {
         "gradient_matching": "farzi.distill.objectives.gradient_matching:GradientMatching",
         "meta_matching": "farzi.distill.objectives.meta_matching:MetaMatching",
+        "trajectory_matching": "farzi.distill.objectives.trajectory_matching:TrajectoryMatching",
         "random_matching": "farzi.distill.objectives.random_matching:RandomMatching",
     },
 )
