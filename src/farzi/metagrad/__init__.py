@@ -13,7 +13,8 @@ from farzi.metagrad.compiled import CompiledLoss
 from farzi.metagrad.deferred import readout
 from farzi.metagrad.estimate import Estimate, estimate
 from farzi.metagrad.functional import functional
-from farzi.metagrad.metagradient import MetaGradient, Stats, metagradient
+from farzi.metagrad.inner_loop import InnerLoss
+from farzi.metagrad.metagradient import MetaGradient, OuterLoss, Stats, metagradient
 from farzi.metagrad.optimizers import SGD, Accumulator, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from farzi.metagrad.rule import update
 from farzi.metagrad.smoothness import (
@@ -24,7 +25,7 @@ from farzi.metagrad.smoothness import (
     smoothness,
 )
 from farzi.metagrad.unroll import unroll
-from farzi.metagrad.update import State, init_state
+from farzi.metagrad.update import State, init_state, state_names
 
 __all__ = [
     "SGD",
@@ -39,8 +40,10 @@ __all__ = [
     "CompiledLoss",
     "Direct",
     "Estimate",
+    "InnerLoss",
     "MetaGradient",
     "Optimizer",
+    "OuterLoss",
     "RMSprop",
     "Reversible",
     "Smoothness",
@@ -55,6 +58,7 @@ __all__ = [
     "random_window",
     "readout",
     "smoothness",
+    "state_names",
     "unroll",
     "update",
 ]

@@ -18,7 +18,6 @@ __all__ = [
     "Pages",
     "forgetting",
     "gradient_is_known",
-    "is_pulled_once",
     "linearising",
     "recall",
     "room_for",
@@ -130,7 +129,6 @@ class Memo:
 
 
 _MEMO: ContextVar[Memo | None] = ContextVar("memo", default=None)
-_ONCE: ContextVar[bool] = ContextVar("once", default=False)
 _KNOWN: ContextVar[bool] = ContextVar("known", default=False)
 
 
@@ -172,23 +170,17 @@ def forgetting() -> Iterator[None]:
 
 @contextlib.contextmanager
 def linearising(*, known: bool) -> Iterator[None]:
-    """In here gradients get a graph that is pulled back just once, to all parameters together.
+    """In here gradients get a graph.
 
     Args:
         known: whether the parameters' gradients are built for their graph only, since their values
-            are had already.
+            are there already.
     """
-    tokens = _ONCE.set(True), _KNOWN.set(known)
+    token = _KNOWN.set(known)
     try:
         yield
     finally:
-        _ONCE.reset(tokens[0])
-        _KNOWN.reset(tokens[1])
-
-
-def is_pulled_once() -> bool:
-    """Whether the graph that is built now is pulled back just once."""
-    return _ONCE.get()
+        _KNOWN.reset(token)
 
 
 def gradient_is_known() -> bool:

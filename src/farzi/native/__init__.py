@@ -2,7 +2,12 @@
 
 Where there is no C compiler, or the tensors are not float32 on CPU, `kernels_for` returns None and
 callers take their plain torch path, which gives the same results within rounding. Set the
-environment variable FARZI_NATIVE=0 to do without.
+environment variable FARZI_NATIVE=0 to do without. Why the kernels are not used is logged once, and
+`status` says it.
+
+A library is code that runs with all of the user's rights. It is loaded only from a folder of the
+user's own that no one else may write to, only if it is a plain file of the same owner, and only if
+the hash that was written with it still fits; else it is compiled anew.
 """
 
 from __future__ import annotations
@@ -10,9 +15,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from importlib import resources
@@ -22,12 +29,16 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Kernels", "kernels_for", "source", "status"]
+__all__ = ["Kernels", "in_use", "kernels_for", "source", "status"]
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 
 SOURCES = ("products", "soft_head", "elementwise", "attention", "block", "adam")
 """Files of `kernels/`: each may use what comes before it."""
+
+_MARK = b"farzi kernels, sha256 of what stands before this: "
+
+_logger = logging.getLogger("farzi.native")
 
 Argument: TypeAlias = Tensor | tuple[Tensor, ...] | int | float | None
 
@@ -89,15 +100,33 @@ def status() -> str:
     return _load()[1]
 
 
+def in_use() -> bool:
+    """Whether there are kernels: results then differ from plain torch's by rounding."""
+    return _load()[0] is not None
+
+
 @functools.cache
 def _load() -> tuple[Kernels | None, str]:
+    kernels, status = _found()
+    if kernels is None:
+        level = logging.INFO if os.environ.get("FARZI_NATIVE") == "0" else logging.WARNING
+        _logger.log(level, "plain torch runs in place of the C kernels: %s", status)
+    return kernels, status
+
+
+def _found() -> tuple[Kernels | None, str]:
+    """The kernels, or None and why."""
     if os.environ.get("FARZI_NATIVE") == "0":
         return None, "turned off by FARZI_NATIVE=0"
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
         return None, "no C compiler found"
     try:
-        path = _compiled(compiler)
+        folder = own_folder(_cache_folder())
+    except (OSError, RuntimeError) as error:
+        return None, f"no folder to keep them in: {error}; set XDG_CACHE_HOME to one of your own"
+    try:
+        path = _compiled(compiler, folder)
         return Kernels(ctypes.CDLL(str(path))), f"compiled with {compiler}"
     except subprocess.CalledProcessError as error:
         return None, f"{compiler} failed: {error.stderr.decode(errors='replace').strip()}"
@@ -113,17 +142,15 @@ def source() -> str:
     )
 
 
-def _compiled(compiler: str) -> Path:
+def _compiled(compiler: str, folder: Path) -> Path:
     """The shared library for this source, compiler and processor, compiled where it is missing."""
     text = source().encode()
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     built_for = b"\0".join([text, version, " ".join(FLAGS).encode(), _processor()])
-    name = f"kernels-{hashlib.sha256(built_for).hexdigest()[:16]}.so"
-    path = _cache_folder() / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            built = Path(folder) / name
+    path = folder / f"kernels-{hashlib.sha256(built_for).hexdigest()[:16]}.so"
+    if not trusted(path):
+        with tempfile.TemporaryDirectory(dir=folder) as draft:
+            built = Path(draft) / path.name
             subprocess.run(
                 [compiler, *FLAGS, "-x", "c", "-", "-o", str(built), "-lm"],
                 input=text,
@@ -131,13 +158,68 @@ def _compiled(compiler: str) -> Path:
                 check=True,
                 timeout=120,
             )
+            _sign(built)
             built.replace(path)
+        if not trusted(path):
+            raise OSError(f"{path} is not what was written there")
     return path
 
 
+def own_folder(folder: Path) -> Path:
+    """`folder`, made where it is missing, if it is the user's own and no one else can write to it.
+
+    A folder of the user's that others may write to is closed to them and emptied of libraries.
+
+    Raises:
+        OSError: it cannot be made, is a link or no folder, or belongs to someone else.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise OSError(f"{folder} is no folder but a link or a file")
+    if not _is_own(found):
+        raise OSError(f"{folder} belongs to someone else")
+    if found.st_mode & 0o022:
+        folder.chmod(0o700)
+        for library in folder.glob("kernels-*.so"):
+            library.unlink()
+    return folder
+
+
+def _is_own(found: os.stat_result) -> bool:
+    return not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
+
+
+def _sign(library: Path) -> None:
+    """Write the library's hash behind it, where loaders do not look, and close it to others."""
+    with library.open("r+b") as file:
+        digest = hashlib.sha256(file.read()).digest()
+        file.write(_MARK + digest)
+        file.flush()
+        os.fsync(file.fileno())
+    library.chmod(0o700)
+
+
+def trusted(library: Path) -> bool:
+    """Whether it is a whole library that this user wrote, and no one else can have changed."""
+    try:
+        descriptor = os.open(library, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | os.O_NONBLOCK)
+    except OSError:
+        return False
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o022 or not _is_own(found):
+            return False
+        content = file.read()
+    end = len(content) - len(_MARK) - hashlib.sha256().digest_size
+    signature = _MARK + hashlib.sha256(content[: max(end, 0)]).digest()
+    return end > 0 and content[end:] == signature
+
+
 def _cache_folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "farzi"
+    """Where the library is kept; `RuntimeError` where there is no home folder."""
+    root = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (root if root.is_absolute() else Path.home() / ".cache") / "farzi" / "kernels"
 
 
 def _processor() -> bytes:

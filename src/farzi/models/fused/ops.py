@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from farzi.metagrad.memo import gradient_is_known, is_pulled_once, recall, room_for
+from farzi.metagrad.memo import gradient_is_known, recall, room_for
 from farzi.native import Kernels, kernels_for
 
 __all__ = ["causal_attention", "fused_block", "gelu", "layer_norm", "linear", "with_signature"]
@@ -372,7 +372,7 @@ class _Block(Function):
 
         def compute() -> tuple[Tensor, Tensor]:
             kept, z = x.new_empty(size), torch.empty_like(x)
-            given = (parts, None, x, None, kept if wanted else None, None, None)
+            given = (parts, None, x, None, kept if wanted else None, None)
             _run_block(0, settings, x, parts, *given, z, None, None)
             return z, kept
 
@@ -384,24 +384,16 @@ class _Block(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.settings, _, _, *tensors = inputs
-        ctx.save_for_backward(output[1], output[0], *tensors)
+        ctx.save_for_backward(output[1], *tensors)
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
-        ctx.meeting = _Meeting()
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        if ctx.meeting.second is not None:
-            return *(None,) * 3, *ctx.meeting.completed(cotangents[0])
-        kept, z, x, *parts = ctx.saved_tensors
+        kept, x, *parts = ctx.saved_tensors
         if cotangents[0] is None:
             return (None,) * (4 + len(parts))
-        leaves = all(part.is_leaf for part in parts)
-        left_out = gradient_is_known() and leaves
-        if is_pulled_once() and leaves and torch.is_grad_enabled():
-            given = (kept, z, cotangents[0].contiguous(), x, *parts)
-            once = _BlockOnce.apply(ctx.settings, ctx.meeting, left_out, *given)  # type: ignore[no-untyped-call]
-            return *(None,) * 3, *once
+        left_out = gradient_is_known() and all(part.is_leaf for part in parts)
         how = ctx.settings, torch.is_grad_enabled(), left_out
         g = cotangents[0].contiguous()
         first = _BlockFirst.apply(how, kept, g, x, *parts)  # type: ignore[no-untyped-call]
@@ -452,71 +444,9 @@ class _BlockFirst(Function):
         parts = tuple(parts)
         to_g, to_x, to_parts = torch.empty_like(g), torch.empty_like(x), _room_for(parts)
         moved = tuple(c.contiguous() for c in c_parts)
-        given = (parts, moved, c_x.contiguous(), g, kept, kept_back, None)
+        given = (parts, moved, c_x.contiguous(), g, kept, kept_back)
         _run_block(2, ctx.settings, x, parts, *given, to_g, to_x, to_parts)
         return None, None, to_g, to_x, *_split(to_parts, parts)
-
-
-class _Meeting:
-    """Where the two ways in which a block's second derivative comes about meet.
-
-    Attributes:
-        second: what `_BlockOnce` had when it was differentiated, and how the block's way ahead
-            moves; None before.
-    """
-
-    def __init__(self) -> None:
-        self.second: tuple[Any, ...] | None = None
-
-    def completed(self, moved_g: Tensor | None) -> tuple[Tensor, ...]:
-        """The cotangents of x and the parts, given that of the block's result; once."""
-        assert self.second is not None
-        settings, kept, kept_back, g, x, parts, u, moved = self.second
-        self.second = None
-        to_x, to_parts = torch.empty_like(x), _room_for(parts)
-        moved_g = None if moved_g is None else moved_g.contiguous()
-        given = (parts, u, moved_g, g, kept, kept_back, moved)
-        _run_block(4, settings, x, parts, *given, None, to_x, to_parts)
-        return to_x, *_split(to_parts, parts)
-
-
-@with_signature
-class _BlockOnce(Function):
-    """`_BlockFirst` where it is pulled back just once, to all parameters together.
-
-    Differentiated, it tells only how z moves. The rest waits in `meeting` for the cotangent of z,
-    which autograd hands to `_Block`, and the two are pulled back together: one pass fewer. As z is
-    an input here, autograd always goes on to `_Block`.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        settings: tuple[int, bool, float],
-        meeting: _Meeting,
-        left_out: bool,
-        kept: Tensor,
-        z: Tensor,
-        g: Tensor,
-        x: Tensor,
-        *parts: Tensor,
-    ) -> tuple[Tensor, ...]:
-        kept_back = x.new_empty(len(x) * _kept_by_block(1, settings, x, parts))
-        ctx.settings, ctx.meeting = settings, meeting
-        ctx.save_for_backward(kept, kept_back, g, x, *parts)
-        return _first_of_block(settings, kept, kept_back, g, x, parts, left_out)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, c_x: Tensor, *c_parts: Tensor) -> tuple[Tensor | None, ...]:
-        kept, kept_back, g, x, *rest = ctx.saved_tensors
-        parts = tuple(rest)
-        u = tuple(c.contiguous() for c in c_parts)
-        to_g, moved = torch.empty_like(g), torch.empty_like(kept)
-        given = (parts, u, c_x.contiguous(), None, kept, None, moved)
-        _run_block(3, ctx.settings, x, parts, *given, to_g, None, None)
-        ctx.meeting.second = (ctx.settings, kept, kept_back, g, x, parts, u, moved)
-        return *(None,) * 5, to_g, None, *(None for _ in parts)
 
 
 def _first_of_block(
@@ -530,7 +460,7 @@ def _first_of_block(
 ) -> tuple[Tensor, ...]:
     """The cotangents of x and the parts; zeros for the latter where they are left out."""
     d_x, d_parts = torch.empty_like(x), None if left_out else _room_for(parts)
-    given = (parts, None, None, g, kept, kept_back, None)
+    given = (parts, None, None, g, kept, kept_back)
     _run_block(1, settings, x, parts, *given, d_x, None, d_parts)
     if d_parts is None:
         zero = x.new_zeros(())

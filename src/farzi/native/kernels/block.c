@@ -172,26 +172,23 @@ static void move_ahead(const block *s, const float *const *t, const float *const
     affine(L, F, W, m.f, Ut + s->parts[DOWN], NULL, moved_z, 1);
 }
 
-/* How d_x (into `moved_d_x`) and d_t (added to `sums`) move along with what `move_ahead` moved, when g
- * moves by `moved_g` (NULL: it stays). `nn` gets the moves of `n`. */
+/* How d_x (into `moved_d_x`) and d_t (added to `sums`) move along with what `move_ahead` moved, while g
+ * stays. `nn` gets the moves of `n`. */
 static void move_back(const block *s, const float *const *t, const float *const *u, const ahead m,
-                      const back n, const float *g, const float *moved_g, ahead mm, back nn,
-                      float *work, float *moved_d_x, float *sums)
+                      const back n, const float *g, ahead mm, back nn, float *work,
+                      float *moved_d_x, float *sums)
 {
     long L = s->L, W = s->W, F = s->F, d = W / s->heads, square = L * s->side;
     float *sum[PARTS];
     for (int k = 0; k < PARTS; k++) sum[k] = sums + s->parts[k];
     pull(L, F, W, g, u[DOWN], nn.df, 0);
-    if (moved_g) pull(L, F, W, moved_g, t[DOWN], nn.df, 1);
     activate(2, s->relu, L * F, m.p, mm.p, n.df, nn.df, mm.f, nn.dp);
-    if (moved_g) weigh(L, F, W, moved_g, m.f, sum[DOWN], sum[DOWN_B]);
     weigh(L, F, W, g, mm.f, sum[DOWN], NULL);
     weigh(L, W, F, nn.dp, m.c, sum[UP], sum[UP_B]);
     weigh(L, W, F, n.dp, mm.c, sum[UP], NULL);
     pull(L, W, F, nn.dp, t[UP], nn.dc, 0);
     pull(L, W, F, n.dp, u[UP], nn.dc, 1);
-    if (moved_g) memcpy(nn.dy, moved_g, L * W * sizeof(float));
-    else memset(nn.dy, 0, L * W * sizeof(float));
+    memset(nn.dy, 0, L * W * sizeof(float));
     for (long r = 0; r < L; r++)
         norm_first_along(W, m.xh2 + r * W, m.rstd2[r], mm.rstd2[r], mm.xh2 + r * W, t[NORM2],
                          u[NORM2], n.dc + r * W, nn.dc + r * W, work, work + W, nn.dy + r * W,
@@ -228,23 +225,19 @@ long block_kept(long order, long L, long W, long heads, long F)
  *
  * order 0: given x; results z, and `kept` of each sequence (may be NULL).
  * order 1: given g; results d_x, d_t (may be NULL), and `kept_back` of each sequence (may be NULL).
- * order 2: given g, moved_x (as x) and u; results moved_z, moved_d_x, d_t.
- * order 3: the first half of that alone: results moved_z, and `moved` of each sequence, as large as
- *          `kept`.
- * order 4: its other half, from `moved`, when g moves by moved_g (as x; may be NULL) as well: results
- *          moved_d_x, d_t. */
+ * order 2: given g, moved_x (as x) and u; results moved_z, moved_d_x, d_t. */
 int pre_norm_block(long threads, long order, long B, long L, long W, long heads, long F, long relu,
                    float eps, const float *const *t, const float *const *u, const float *x,
-                   const float *g, float *kept, float *kept_back, float *moved, float *out,
-                   float *out2, float *d_t)
+                   const float *g, float *kept, float *kept_back, float *out, float *out2,
+                   float *d_t)
 {
     block s = block_of(L, W, heads, F, relu, eps);
     long num = s.parts[PARTS], keeps = ahead_size(&s), keeps_back = back_size(&s), row = L * W;
     long working = (W / heads) * s.side + L * s.side + 2 * W;
-    long turns = order == 0 ? 1 : order == 2 || order == 3 ? 2 : 0;
+    long turns = order == 0 ? 1 : order == 2 ? 2 : 0;
     if (threads > B) threads = B;
     long one = working + (d_t ? num : 0) + (kept ? 0 : keeps) + (kept_back ? 0 : keeps_back) +
-               (order > 1 ? keeps_back + (moved ? 0 : keeps) : 0);
+               (order == 2 ? keeps_back + keeps : 0);
     float *Wt = space(turns * num + one * threads), *Ut = Wt + num, *all = Wt + turns * num;
     if (!Wt) return 1;
     if (turns > 0) turn_all(&s, t, Wt);
@@ -257,15 +250,15 @@ int pre_norm_block(long threads, long order, long B, long L, long W, long heads,
         if (d_t) memset(sums, 0, num * sizeof(float));
         for (long b = B * i / threads; b < B * (i + 1) / threads; b++) {
             ahead m = ahead_at(&s, kept ? kept + b * keeps : own);
-            ahead mm = ahead_at(&s, moved ? moved + b * keeps : moved_back + keeps_back);
+            ahead mm = ahead_at(&s, moved_back + keeps_back);
             back n = back_at(&s, kept_back ? kept_back + b * keeps_back : own_back);
             if (order == 0) go_ahead(&s, t, Wt, x + b * row, m, work, out + b * row);
             if (order == 1) go_back(&s, t, m, g + b * row, n, work, out + b * row, sums);
-            if (order == 2 || order == 3)
+            if (order == 2) {
                 move_ahead(&s, t, u, Wt, Ut, m, x + b * row, mm, work, out + b * row);
-            if (order == 2 || order == 4)
-                move_back(&s, t, u, m, n, g + b * row, order == 4 && x ? x + b * row : NULL, mm,
-                          back_at(&s, moved_back), work, out2 + b * row, sums);
+                move_back(&s, t, u, m, n, g + b * row, mm, back_at(&s, moved_back), work,
+                          out2 + b * row, sums);
+            }
         }
     }
     if (d_t) summed(threads, num, all, one, d_t);
