@@ -35,7 +35,7 @@ from farzi.devices import Device, choose_device
 from farzi.errors import ArtifactError, SettingsError
 from farzi.evaluation import evaluate as score
 from farzi.evaluation import sequences_of, validation_loss
-from farzi.models import student_from
+from farzi.models import Student, student_from
 from farzi.provenance import (
     Remembered,
     is_run,
@@ -313,6 +313,7 @@ def evaluate(
     model: PathLike | TrainedModel | Training,
     *,
     on: PathLike | PreparedData | None = None,
+    student: Student | str | None = None,
     part: Literal["validation", "test"] = "test",
     device: Device = "auto",
     **read: Unpack[HowRead],
@@ -325,6 +326,8 @@ def evaluate(
     Args:
         model: what `farzi.train` returned or saved, or `farzi.load_model` loaded.
         on: where the source is now, or that source prepared; None: where it was.
+        student: the model on disk, where it is one of the user's own: a `Student`, or what
+            `--student` takes.
         part: `validation` to choose on, `test` to look at once.
         device: `auto`, `cpu`, `cuda` or a torch device.
         read: how the source is read, where that is not remembered: arguments of `farzi.prepare`.
@@ -344,7 +347,7 @@ def evaluate(
     else:
         path = Path(model)
         weights = path / WEIGHTS if path.is_dir() else path
-        module = load_model(weights)
+        module = load_model(weights, student)
         remembered = remembered_by_weights(weights, module.provenance)
     data = on if isinstance(on, PreparedData) else read_again(remembered, on, **read)
     if module.provenance.get("train_users_hash") != data.train_users_hash:

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from farzi.artifact.parquet import parse_column, render_parquet
 from farzi.data.vocabulary import EOS, Vocabulary
 from farzi.errors import ArtifactError, DataError
-from farzi.models import Student
-from farzi.models.fused.soft_head import embed
+from farzi.models import Student, hidden_states, logits
 from farzi.models.weights import load_weights, save_weights
 
 __all__ = ["WEIGHTS", "TrainedModel", "load_model", "save_model"]
@@ -55,13 +54,15 @@ def save_model(
     return target / WEIGHTS
 
 
-def load_model(path: str | os.PathLike[str]) -> TrainedModel:
+def load_model(path: str | os.PathLike[str], student: Student | str | None = None) -> TrainedModel:
     """Load what `farzi train` wrote as an ordinary module, in evaluation mode.
 
     Args:
         path: the folder, or its weights file.
+        student: the model, or what `--student` takes, where it is one of the user's own.
 
     Raises:
+        SettingsError: the model is one of the user's own, and it is not given.
         ArtifactError: a file is missing or broken, or they do not fit each other.
 
     Example:
@@ -74,7 +75,7 @@ def load_model(path: str | os.PathLike[str]) -> TrainedModel:
     """
     place = Path(path)
     weights = place / WEIGHTS if place.is_dir() else place
-    student, params, provenance = load_weights(weights)
+    student, params, provenance = load_weights(weights, student)
     file = weights.parent / VOCABULARY
     try:
         if not file.is_file() or file.stat().st_size > _MAX_VOCABULARY_BYTES:
@@ -139,8 +140,8 @@ class TrainedModel(nn.Module):
         if self.training:
             seed = int(torch.randint(1 << 62, ()))
             generator = torch.Generator(tokens.device).manual_seed(seed)
-        table = self.student.embedding(params)
-        return self.student.hidden(params, embed(tokens, table), generator) @ table.T
+        hidden = hidden_states(self.student, params, tokens, generator)
+        return logits(self.student, params, hidden)
 
     @torch.no_grad()
     def scores(
@@ -166,9 +167,9 @@ class TrainedModel(nn.Module):
         lengths = torch.tensor([len(row) for row in rows], device=device)
         tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
         params = self.params
-        table = self.student.embedding(params)
-        hidden = self.student.hidden(params, embed(tokens, table))
-        return hidden[torch.arange(len(rows), device=device), lengths - 1] @ table.T
+        hidden = hidden_states(self.student, params, tokens)
+        last = hidden[torch.arange(len(rows), device=device), lengths - 1]
+        return logits(self.student, params, last)
 
     def recommend(
         self,

@@ -28,6 +28,7 @@ def compare(
     artifact: Annotated[tuple[Path, ...], Parameter(consume_multiple=True)] = (),
     on: On = None,
     also: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
+    student: str | None = None,
     splits: int | None = None,
     seeds: int = 3,
     rows: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
@@ -58,6 +59,8 @@ def compare(
             all of its splits. It remembers its source. Or a source, with --artifact.
         artifact: further runs or artifacts, one for each split.
         also: further runs on the same splits as rows of their own, as NAME=PATH.
+        student: what was distilled for, where it is a model of your own: my_models.py:make or
+            hf:config.json; an artifact names no code.
         splits: how many splits to use; all artifacts without it.
         seeds: fresh students a row and split.
         rows: which rows; all without it.
@@ -132,6 +135,7 @@ def compare(
             others,
             settings,
             output,
+            student,
         )
         for folder in folders
     ]
@@ -177,6 +181,7 @@ def _split(
     others: list[tuple[str, Artifact]],
     settings: Any,
     output: Output,
+    text: str | None,
 ) -> Split:
     """Check the split an artifact belongs to, and find or train the teacher of the soft rows."""
     from farzi.artifact import check_split
@@ -184,7 +189,7 @@ def _split(
     from farzi.evaluation import sequences_of
     from farzi.experiments.rows import ROWS, load_row
     from farzi.experiments.splits import Split
-    from farzi.models import build_student
+    from farzi.models import same_student, with_dropout
 
     also = {name: x for name, x in others if x.source["split_seed"] == data.split_seed}
     if missing := [name for name, _ in others if name not in also]:
@@ -198,6 +203,7 @@ def _split(
             train_users_hash=data.train_users_hash,
         )
     student: Any = artifact.recipe["student"]
+    own = same_student(student, text)
     teachers: tuple[Any, ...] = ()
     if any("teachers" in load_row(name).needs for name in settings.rows or ROWS):
         omega = Omega.load(folder / "teachers")
@@ -206,7 +212,7 @@ def _split(
             defaults = TeacherSettings()
             with tempfile.TemporaryDirectory() as scratch:
                 trained = teacher_runs(
-                    build_student({**student, "dropout": defaults.dropout}),
+                    with_dropout(own, defaults.dropout),
                     sequences_of(data, "train"),
                     sequences_of(data, "validation"),
                     defaults,
@@ -225,4 +231,5 @@ def _split(
             "farzi": artifact.synthetic,
         },
         teachers,
+        own=own,
     )

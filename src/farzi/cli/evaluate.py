@@ -16,6 +16,7 @@ def evaluate(
     /,
     *,
     on: On = None,
+    student: str | None = None,
     part: Literal["validation", "test"] = "test",
     reading: Reading = DEFAULT_READING,
     device: Device = "auto",
@@ -29,6 +30,7 @@ def evaluate(
 
     Args:
         model: folder or weights file that `farzi train` wrote.
+        student: the model, where it is one of your own: my_models.py:make or hf:config.json.
         part: which part to score; choose on validation, and look at test once.
 
     Example:
@@ -37,7 +39,7 @@ def evaluate(
     """
     from farzi.api import evaluate as score
 
-    scores = score(model, on=on, part=part, device=device, **reading.asked)
+    scores = score(model, on=on, student=student, part=part, device=device, **reading.asked)
     payload = {
         "metrics": dict(scores.metrics),
         "counts": dict(scores.counts),

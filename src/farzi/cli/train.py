@@ -48,7 +48,8 @@ def train(
     Args:
         artifact_or_source: an artifact or run folder, or a source.
         out: folder for the weights.
-        student: sasrec, gru4rec, fmlp, transformer or rnn; the artifact's without it.
+        student: sasrec, gru4rec, fmlp, transformer or rnn; a model of your own: my_models.py:make,
+            or hf:config.json; the artifact's without it.
         width: model width.
         num_layers: blocks.
         num_heads: attention heads.

@@ -9,7 +9,7 @@ from typing import Any
 
 from farzi.data.prepared import PreparedData
 from farzi.errors import SettingsError
-from farzi.models import Params, Student, build_student
+from farzi.models import Params, Student, build_student, with_dropout
 from farzi.synthetic import SyntheticSequences
 
 __all__ = ["Split", "check_one_protocol"]
@@ -32,6 +32,7 @@ class Split:
             that need them cannot be built.
         keys: what made the teachers (`teachers`) and the distilled sequences (by name), where that
             says more than their values: results are kept by it.
+        own: the student itself, where it is one of the user's own, which no settings build.
     """
 
     data: PreparedData
@@ -41,6 +42,7 @@ class Split:
     distilled: Mapping[str, SyntheticSequences] = field(default_factory=dict)
     teachers: tuple[Params, ...] = ()
     keys: Mapping[str, str] = field(default_factory=dict)
+    own: Student | None = None
 
     def identity(self) -> dict[str, Any]:
         """What every result on the split depends on, as JSON values."""
@@ -91,7 +93,7 @@ class Split:
 
     def build_student(self, dropout: float = 0.0) -> Student:
         """A student with this dropout rate."""
-        return build_student({**self.student, "dropout": dropout})
+        return with_dropout(self.own or build_student(self.student), dropout)
 
 
 def check_one_protocol(splits: Sequence[Split]) -> None:

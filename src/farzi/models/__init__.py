@@ -34,6 +34,7 @@ __all__ = [
     "from_module",
     "hidden_states",
     "logits",
+    "same_student",
     "sequence_loss",
     "student_from",
     "with_dropout",
@@ -125,6 +126,30 @@ def student_from(
     has = {field.name for field in fields}
     taken = {key: value for key, value in defaults.items() if key in has}
     return build_student({**taken, **asked_for, "name": name})
+
+
+def same_student(settings: Mapping[str, Any], text: str | None = None) -> Student:
+    """The student of an artifact or of a weights file.
+
+    Args:
+        settings: what the file says of it.
+        text: what the command line says of it, as `student_from` reads it; needed where it is a
+            model of the user's own.
+
+    Raises:
+        SettingsError: it is needed and not given, or it is another student than the file's.
+    """
+    if text is None:
+        return build_student(settings)
+    student = student_from(text, settings)
+    now = student.settings()
+    for name in ("name", "width", "fingerprint"):
+        if now.get(name) != settings.get(name):
+            raise SettingsError(
+                f"--student {text} is not the student that was distilled for: its {name} is "
+                f"{now.get(name)!r}, and that one's {settings.get(name)!r}."
+            )
+    return student
 
 
 def with_dropout(student: Student, rate: float) -> Student:

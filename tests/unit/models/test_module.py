@@ -171,6 +171,26 @@ def test_dropout_is_drawn_from_the_generator_alone() -> None:
     assert kept[0] != kept[1]
 
 
+def test_the_fingerprint_is_of_what_is_computed() -> None:
+    class Slower(Recurrent):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.scores(0.5 * self.body(self.drop(self.table(tokens)))[0])
+
+    made = from_module(Recurrent, LENGTH)
+    fingerprints = [
+        student.settings()["fingerprint"]
+        for student in (
+            made,
+            from_module(Recurrent, LENGTH),
+            with_dropout(made, 0.5),
+            from_module(Slower, LENGTH),
+            from_module(lambda: Recurrent(nn.LSTM), LENGTH),
+        )
+    ]
+    assert fingerprints[0] == fingerprints[1] == fingerprints[2]
+    assert len(set(fingerprints)) == 3
+
+
 def test_an_instance_is_drawn_anew() -> None:
     module = Recurrent()
     student = from_module(module, LENGTH)
