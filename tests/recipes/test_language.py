@@ -47,7 +47,8 @@ def test_distils_and_compares_a_text(tmp_path):
     assert "most-popular" not in rows
     assert rows["full"]["perplexity"]["mean"] < 4
     assert rows["full"]["accuracy"]["mean"] > 0.6
-    assert rows["farzi"]["perplexity"]["mean"] > 1
+    # As good as knowing which word follows which, a word in eight; two outer steps from a start.
+    assert rows["farzi"]["perplexity"]["mean"] < len(WORDS) + 2
     ratios = result["ratios"]["farzi"]
     expected = rows["full"]["perplexity"]["mean"] / rows["farzi"]["perplexity"]["mean"]
     assert abs(ratios["perplexity"] - expected) < 1e-9

@@ -12,6 +12,7 @@ from farzi.distill import (
     OuterSettings,
     StudentSettings,
 )
+from farzi.distill.distiller import _agreement
 from farzi.distill.starts.random import random_start
 from farzi.evaluation import sequences_of
 from farzi.metagrad import Adam, CompiledLoss
@@ -85,6 +86,18 @@ def test_the_window_gradient_agrees_with_central_differences(tmp_path):
         analytic = float((gradient * direction).sum())
         assert abs(analytic - numeric) <= 1e-5 * abs(numeric) + 1e-9, name
     assert window.value > 0
+
+
+def test_agreement_is_the_mean_cosine_over_pairs_of_starts():
+    gradients = [
+        {"latent": torch.tensor([[3.0], [4.0]]), "decoder": torch.tensor([1.0, 0.0])},
+        {"latent": torch.tensor([[4.0], [3.0]]), "decoder": torch.tensor([0.0, 2.0])},
+        {"latent": torch.tensor([[-3.0], [-4.0]]), "decoder": torch.tensor([5.0, 0.0])},
+    ]
+    found = _agreement(gradients)
+    assert found["latent"] == pytest.approx((24 / 25 - 1 - 24 / 25) / 3)
+    assert found["decoder"] == pytest.approx((0 + 1 + 0) / 3)
+    assert _agreement(gradients[:1]) == {}
 
 
 def test_a_student_that_diverges_is_begun_anew(tmp_path):
