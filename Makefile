@@ -4,6 +4,7 @@
 #   make demo      distils the standard library's own calls and compares: the five-minute tour
 #   make check     what CI runs: format, lint, types, import contracts, tests
 #   make slow      the tests marked slow, the gradient ladder at its full length among them
+#   make mutate    mutation testing of what scores, trains and splits, with its page
 #   make bench     the benchmarks, written to benchmarks/results/, with their page and plots
 #   make docs      the tables and trees of README.md, ARCHITECTURE.md and docs/
 
@@ -20,7 +21,7 @@ PYTEST := $(TEST_THREADS) $(BIN)/python -m pytest --no-header
 DEMO_DIR ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench slow docs clean
+.PHONY: help install demo test check format mutate bench slow docs clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -70,6 +71,9 @@ format: $(STAMP)
 slow: $(STAMP)
 	@$(PYTEST) -m slow --numprocesses $(WORKERS)
 
+mutate: $(STAMP)
+	@$(TEST_THREADS) nice -n 15 $(BIN)/python scripts/mutation.py run
+
 bench: $(STAMP)
 	@for file in benchmarks/bench_*.py; do echo "[bench] $$file"; $(BIN)/python $$file || exit 1; done
 	@$(BIN)/python benchmarks/plot_engines.py
@@ -79,4 +83,4 @@ docs: $(STAMP)
 	@$(BIN)/python scripts/render_docs.py
 
 clean:
-	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -175,7 +175,6 @@ class _TokenScores:
     counts: npt.NDArray[np.int64]
 
 
-@torch.no_grad()
 def _score_tokens(
     student: Student, params: Params, sequences: Sequences, stride: int | None
 ) -> _TokenScores:
@@ -188,24 +187,25 @@ def _score_tokens(
     losses = np.zeros(len(sequences))
     correct = np.zeros(len(sequences))
     counts = np.zeros(len(sequences), np.int64)
-    table, head = student.embedding(params), student.head(params)
-    device = table.device
-    block = _rows_within(_LOGIT_BYTES, student.num_tokens, table)
-    for chosen in _window_batches(windows, student.width, device):
-        tokens, scored = _padded(sequences, windows, chosen)
-        owners = np.repeat(windows.sequences[chosen], scored.sum(1))
-        hidden = student.hidden(params, embed(tokens[:, :-1].to(device), table))
-        positions = torch.from_numpy(scored)
-        targets = tokens[:, 1:][positions].to(device)
-        hidden = hidden[positions.to(device)]
-        for first in range(0, len(owners), block):
-            part = slice(first, first + block)
-            scores = head.scores(hidden[part])
-            own = scores.gather(-1, targets[part, None])[:, 0]
-            nll = scores.logsumexp(-1) - own
-            np.add.at(losses, owners[part], nll.double().cpu().numpy())
-            np.add.at(correct, owners[part], _guessed(scores, own).cpu().numpy())
-        np.add.at(counts, owners, 1)
+    with torch.no_grad():
+        table, head = student.embedding(params), student.head(params)
+        device = table.device
+        block = _rows_within(_LOGIT_BYTES, student.num_tokens, table)
+        for chosen in _window_batches(windows, student.width, device):
+            tokens, scored = _padded(sequences, windows, chosen)
+            owners = np.repeat(windows.sequences[chosen], scored.sum(1))
+            hidden = student.hidden(params, embed(tokens[:, :-1].to(device), table))
+            positions = torch.from_numpy(scored)
+            targets = tokens[:, 1:][positions].to(device)
+            hidden = hidden[positions.to(device)]
+            for first in range(0, len(owners), block):
+                part = slice(first, first + block)
+                scores = head.scores(hidden[part])
+                own = scores.gather(-1, targets[part, None])[:, 0]
+                nll = scores.logsumexp(-1) - own
+                np.add.at(losses, owners[part], nll.double().cpu().numpy())
+                np.add.at(correct, owners[part], _guessed(scores, own).cpu().numpy())
+            np.add.at(counts, owners, 1)
     return _TokenScores(losses, correct, counts)
 
 
@@ -269,18 +269,17 @@ def _padded(
     return torch.from_numpy(tokens), scored
 
 
-@torch.no_grad()
 def _last_scores(
     student: Student, params: Params, sequences: Sequences, chosen: npt.NDArray[np.int64]
 ) -> Tensor:
     """Scores (B, V) of the next item after each context."""
     device = student.embedding(params).device
-    contexts = Sequences.from_lists([sequences[int(index)][:-1] for index in chosen])
+    contexts = sequences.take(chosen).without_last(1)
     padded, real = contexts.padded(np.arange(len(chosen)), student.context_length)
-    tokens, mask = torch.from_numpy(padded), torch.from_numpy(real)
-    hidden = hidden_states(student, params, tokens.to(device))
-    last = hidden[torch.arange(len(chosen)), mask.sum(1).to(device) - 1]
-    return logits(student, params, last).cpu()
+    last = torch.from_numpy(real.sum(1) - 1).to(device)
+    with torch.no_grad():
+        hidden = hidden_states(student, params, torch.from_numpy(padded).to(device))
+        return logits(student, params, hidden[torch.arange(len(chosen)), last]).cpu()
 
 
 def _evaluate_ranking(

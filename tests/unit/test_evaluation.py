@@ -189,7 +189,7 @@ def test_a_sequence_with_nothing_to_predict_is_refused_by_name():
     short = dataclasses.replace(DATA, test=Sequences.from_lists([[0, 1], [2]]))
     with pytest.raises(DataError, match="shop: sequence 1 of the test part has fewer than two"):
         evaluate(STUDENT, PARAMS, short)
-    with pytest.raises(DataError, match="no sequence has two tokens or more"):
+    with pytest.raises(DataError, match=r"^no sequence has two tokens or more"):
         validation_loss(STUDENT, PARAMS, Sequences.from_lists([[1], []]))
     # A look at the validation loss passes over it.
     assert validation_loss(STUDENT, PARAMS, short.test) == pytest.approx(
@@ -200,7 +200,7 @@ def test_a_sequence_with_nothing_to_predict_is_refused_by_name():
 @pytest.mark.parametrize("data", [DATA, TEXT], ids=["recommend", "language"])
 def test_a_model_that_diverged_has_no_scores(data):
     params = PARAMS | {"embedding": torch.full_like(PARAMS["embedding"], float("nan"))}
-    with pytest.raises(NonFiniteError, match="not all finite"):
+    with pytest.raises(NonFiniteError, match=r"^the losses of the model are not all finite"):
         evaluate(STUDENT, params, data)
 
 
@@ -298,11 +298,21 @@ def test_users_with_nothing_left_to_rank_are_left_out_of_auc_and_counted():
     assert nobody.counts["nothing_to_rank"] == 1
     kept = evaluate(Bigram(ITEMS), BY_HAND, shop([everything], "keep"))
     assert kept.counts["nothing_to_rank"] == 0
+    # One other item is something to rank: 6 stands above the target 5.
+    two = evaluate(Bigram(ITEMS), BY_HAND, shop([[0, 1, 3, 4, 2, 5]], "leave-out"))
+    assert two.metrics["AUC"] == 0
+    assert two.counts["nothing_to_rank"] == 0
 
 
 def test_targets_that_no_training_user_had_are_counted():
-    data = shop([[0, 1], [0, 3], [0, 2], [2, 6]], "keep")
-    assert evaluate(Bigram(ITEMS), BY_HAND, data).counts["targets_without_training"] == 2
+    for rows, count in (
+        ([[0, 1], [0, 3], [0, 2], [2, 6]], 2),
+        ([[0, 3], [0, 1]], 1),
+        ([[0, 1], [0, 4]], 1),
+        ([[3, 1]], 0),
+    ):
+        scores = evaluate(Bigram(ITEMS), BY_HAND, shop(rows, "keep"))
+        assert scores.counts["targets_without_training"] == count
 
 
 def test_most_popular_by_hand():
@@ -314,6 +324,9 @@ def test_most_popular_by_hand():
     assert kept.counts["users"] == 1
     left_out = most_popular(shop([[1, 2, 4]], "leave-out", train, 5))
     assert left_out.metrics["MRR"] == pytest.approx(1 / 2)
+    # The catalogue goes on after the last item that was trained on, and counts stay exact.
+    more = most_popular(shop([[0, 6]], "keep", train, 7))
+    assert more.metrics["MRR"] == pytest.approx(1 / (1 + 4 + 2 / 2))
     tied = most_popular(shop([[0, 1], [0, 3]], "keep", train, 5))
     np.testing.assert_allclose(tied.per_user["MRR"], [1 / 1.5, 1 / 5])
     data = dataclasses.replace(

@@ -75,7 +75,7 @@ def test_excluding_an_item_is_taking_its_column_away(ranking) -> None:
 
 def test_scores_that_are_not_finite_are_refused() -> None:
     for broken in (math.nan, math.inf):
-        with pytest.raises(NonFiniteError):
+        with pytest.raises(NonFiniteError, match=r"^the scores to be ranked are not all finite$"):
             metrics.target_ranks(torch.tensor([[0.0, broken]]), torch.tensor([0]))
 
 
@@ -206,6 +206,41 @@ def test_paired_bootstrap_repeats_for_a_seed() -> None:
     assert metrics.paired_bootstrap(a, b, seed=1) == metrics.paired_bootstrap(a, b, seed=1)
 
 
+def test_paired_bootstrap_by_hand() -> None:
+    """Drawn again as it says: 2,000 times, from the seed, percentiles of the means."""
+    a, b = np.random.default_rng(9).random((2, 37))
+    for seed, level in ((0, 0.95), (4, 0.5)):
+        generator = np.random.default_rng(seed)
+        draws = [(a - b)[generator.integers(37, size=37)].mean() for _ in range(2000)]
+        expected = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+        found = metrics.paired_bootstrap(a, b, seed=seed, level=level)
+        assert [found.low, found.high] == expected.tolist()
+    assert metrics.paired_bootstrap(a, b) == metrics.paired_bootstrap(a, b, seed=0, level=0.95)
+    once = metrics.paired_bootstrap(a, b, num_resamples=1)
+    assert once.low == once.high == (a - b)[np.random.default_rng(0).integers(37, size=37)].mean()
+
+
+def test_two_candidates_are_enough_for_auc() -> None:
+    assert metrics.auc([1.0, 2.0], 2, per_user=True).tolist() == [1, 0]
+
+
+def test_counts_are_whole_numbers_and_values_float64_whatever_comes_in() -> None:
+    narrow = torch.tensor([2, 0], dtype=torch.int32)
+    assert metrics.count_candidates(narrow, 5).dtype == torch.int64
+    assert metrics.count_candidates(narrow, 5).tolist() == [5, 5]
+    # In float16, 2,049 is 2,048, and a third has four digits.
+    ranks = np.array([3, 2048], np.float16)
+    for values in (
+        metrics.hit_rate(ranks, 10, per_user=True),
+        metrics.mrr(ranks, per_user=True),
+        metrics.ndcg(ranks, 10, per_user=True),
+    ):
+        assert values.dtype == np.float64
+    assert metrics.auc(ranks, np.array([2049, 2049]), per_user=True)[1] == 1 / 2048
+    assert metrics.mrr(ranks, per_user=True)[0] == 1 / 3
+    assert metrics.hit_rate(ranks, 10, per_user=True).tolist() == [1, 0]
+
+
 @pytest.mark.parametrize(
     ("call", "name"),
     [
@@ -216,7 +251,13 @@ def test_paired_bootstrap_repeats_for_a_seed() -> None:
         (lambda: metrics.auc([1.0], 1), "num_candidates"),
         (lambda: metrics.perplexity([1.0], [0]), "counts"),
         (lambda: metrics.sentence_perplexity([], []), "counts"),
-        (lambda: metrics.paired_bootstrap([1.0], [1.0, 2.0]), "a"),
+        (
+            lambda: metrics.paired_bootstrap([1.0], [1.0, 2.0]),
+            "a` and `b",
+        ),
+        (lambda: metrics.paired_bootstrap([], []), "a` and `b"),
+        (lambda: metrics.paired_bootstrap([[1.0]], [[1.0]]), "a` and `b"),
+        (lambda: metrics.paired_bootstrap([1.0], [1.0], level=0.0), "level"),
         (lambda: metrics.paired_bootstrap([1.0], [1.0], num_resamples=0), "num_resamples"),
         (lambda: metrics.paired_bootstrap([1.0], [1.0], level=1.0), "level"),
     ],
@@ -224,3 +265,8 @@ def test_paired_bootstrap_repeats_for_a_seed() -> None:
 def test_bad_arguments_are_named(call, name: str) -> None:
     with pytest.raises(ValueError, match=f"^`{name}` "):
         call()
+
+
+def test_what_is_compared_must_be_of_one_shape() -> None:
+    with pytest.raises(ValueError, match=r"of one shape \(B,\) with B >= 1, got \(1,\) and \(2,\)"):
+        metrics.paired_bootstrap([1.0], [1.0, 2.0])
