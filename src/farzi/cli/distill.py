@@ -193,6 +193,8 @@ def _one_split(
     if dry_run:
         plan = plan_run(data, settings)
         plan.check_out(folder, resume=resume, device=device)
+        for warning in plan.warnings:
+            output.say(f"warning: {warning}")
         return {"out": str(folder), "settings": plan.settings.as_dict()}
     with (
         world_of_torchrun(device) as world,

@@ -27,7 +27,7 @@ from torch import Tensor
 from farzi.data.sources import Origin
 from farzi.distill.distiller import DistillState, Record
 from farzi.distill.problem import Member
-from farzi.distill.sealed import load_sealed, save_sealed, write_text
+from farzi.distill.sealed import digest_of, load_sealed, save_sealed, write_text
 from farzi.errors import DataError, RunLockedError, SettingsError
 from farzi.metagrad import Optimizer
 from farzi.metagrad.update import state_names
@@ -216,8 +216,8 @@ def state_file(folder: Path, rank: int) -> Path:
     return folder / ("state.safetensors" if rank == 0 else f"state-{rank}.safetensors")
 
 
-def save_state(state: DistillState, path: Path) -> None:
-    """Write a state, complete or not at all."""
+def save_state(state: DistillState, path: Path, start: SyntheticSequences) -> None:
+    """Write a state, complete or not at all, with the hash of the sequences it began from."""
     tensors: dict[str, Tensor] = {}
     for name, synthetic in (("synthetic", state.synthetic), ("best", state.best)):
         tensors |= {f"{name}/{block}": value for block, value in synthetic.factors().items()}
@@ -237,6 +237,7 @@ def save_state(state: DistillState, path: Path) -> None:
         "best_loss": state.best_loss.hex(),
         "looks_since_best": state.looks_since_best,
         "stopped": state.stopped,
+        "start": digest_of(start.factors()),
         "temperature": state.synthetic.temperature,
         "members": [
             {"age": member.age, "seed": member.seed, "trained": member.state is not None}
@@ -246,20 +247,28 @@ def save_state(state: DistillState, path: Path) -> None:
     save_sealed(path, tensors, record)
 
 
-def load_state(path: Path, optimizer: Optimizer, device: torch.device | str) -> DistillState | None:
+def load_state(
+    path: Path, optimizer: Optimizer, device: torch.device | str, start: SyntheticSequences
+) -> DistillState | None:
     """The state in `path`, or None where there is none yet.
 
     Args:
         path: the file.
         optimizer: the inner optimiser, whose accumulators every trained student has.
         device: where to put it.
+        start: the sequences that the run begins from, which must be those it began from.
 
     Raises:
-        DataError: the file is damaged.
+        DataError: the file is damaged, or the run began from other sequences.
     """
     if not path.is_file():
         return None
     tensors, record = load_sealed(path, device)
+    if record.get("start") != digest_of(start.factors()):
+        raise DataError(
+            f"{path}: `start` is not that of the sequences which the run begins from now; what "
+            "they are made from has changed."
+        )
 
     def under(prefix: str) -> dict[str, Tensor]:
         begin = f"{prefix}/"

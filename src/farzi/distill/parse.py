@@ -170,7 +170,12 @@ def settings_for(data: PreparedData, *layers: Layer | Mapping[str, Any]) -> Dist
     for layer in given:
         labels = layer.values.get("labels", labels)
     presets = preset(data.name, data.task, labels=labels is not False)
-    return _Reader([Layer(presets, lambda name: f"preset of `{name}`"), *given]).settings()
+    below = [Layer(presets, lambda name: f"preset of `{name}`")]
+    settings = _Reader([*below, *given]).settings()
+    if suggested := settings.start.suggests:
+        below.append(layer_of(suggested, lambda name: f"what --start needs (`{name}`)"))
+        settings = _Reader([*below, *given]).settings()
+    return settings
 
 
 def check_layers(layers: Iterable[Layer]) -> None:

@@ -89,6 +89,7 @@ class Plan:
         student: the inner students.
         teacher: the same with dropout, for real data.
         inputs: what the start reads; teachers are missing yet.
+        warnings: what a reader of the result should know, a line each.
     """
 
     data: PreparedData
@@ -96,6 +97,7 @@ class Plan:
     student: Student
     teacher: Student
     inputs: StartInputs
+    warnings: tuple[str, ...] = ()
 
     def identity(self, device: torch.device | str = "cpu", num_ranks: int = 1) -> dict[str, Any]:
         """What must be the same for a run to be taken up again, to the same bytes."""
@@ -218,9 +220,9 @@ def plan_run(
         temperature=chosen.temperature,
         seed=chosen.seed,
     )
-    chosen.start.check(inputs)
+    warnings = chosen.start.check(inputs)
     _check_adjoint(chosen)
-    return Plan(data, chosen, built, teacher, inputs)
+    return Plan(data, chosen, built, teacher, inputs, warnings)
 
 
 def _check_adjoint(settings: DistillSettings) -> None:
@@ -381,7 +383,7 @@ class _Run:
             self.ask,
         )
         file = state_file(self.folder, self.world.rank)
-        state = load_state(file, settings.inner.optimizer, self.device) if resume else None
+        state = load_state(file, settings.inner.optimizer, self.device, start) if resume else None
         metrics = Metrics(self.folder / "metrics.jsonl", state.step if state else None, first)
         if state is None:
             state = distiller.begin(
@@ -390,7 +392,7 @@ class _Run:
             before_s = time.perf_counter() - self.began
             metrics.add({"step": 0, "fresh_loss": state.start_loss, "wall_s": before_s})
             metrics.write()
-            save_state(state, file)
+            save_state(state, file, distiller.start)
         state = self._outer_loop(distiller, state, metrics, file)
         finished = state.stopped is not None or state.step >= settings.outer.steps
         path = self.folder / "artifact"
@@ -424,13 +426,13 @@ class _Run:
             except StopRequested:  # the state is that after the last complete step
                 metrics.drop_after(num_records)
                 metrics.write()
-                save_state(state, file)
+                save_state(state, file, distiller.start)
                 return state
             state, note = after, looked or note
             stopping = self.world.agree(self.should_stop())
             if looked or stopping or state.step % SAVE_EVERY == 0:
                 metrics.write()
-                save_state(state, file)
+                save_state(state, file, distiller.start)
             self.say("outer steps", state.step, outer.steps, note)
             if stopping:
                 break

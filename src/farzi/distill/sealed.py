@@ -15,7 +15,7 @@ from torch import Tensor
 
 from farzi.errors import DataError
 
-__all__ = ["load_sealed", "save_sealed", "write_text"]
+__all__ = ["digest_of", "load_sealed", "save_sealed", "write_text"]
 
 
 def save_sealed(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
@@ -28,7 +28,7 @@ def save_sealed(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, 
     text = json.dumps(record)
     draft = path.with_name(f".{path.name}")
     try:
-        save_file(kept, draft, metadata={"record": text, "sha256": _digest(kept, text)})
+        save_file(kept, draft, metadata={"record": text, "sha256": digest_of(kept, text)})
         draft.rename(path)
     except (OSError, SafetensorError) as error:
         draft.unlink(missing_ok=True)
@@ -53,7 +53,7 @@ def load_sealed(
         raise DataError(f"{path}: the field {error} is missing.") from None
     except (OSError, SafetensorError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}).") from None
-    if _digest(tensors, text) != expected or not isinstance(record, dict):
+    if digest_of(tensors, text) != expected or not isinstance(record, dict):
         raise DataError(f"{path}: its content is not what was written: the hash differs.")
     return {name: value.to(device) for name, value in tensors.items()}, record
 
@@ -73,10 +73,11 @@ def write_text(path: Path, text: str) -> None:
         raise DataError(f"{path}: cannot be written ({error.strerror}).") from None
 
 
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+def digest_of(tensors: Mapping[str, Tensor], text: str = "") -> str:
+    """SHA-256 of tensors by name, type, shape and content, and of a text."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
-        digest.update(value.numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

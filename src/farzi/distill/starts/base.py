@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -120,8 +121,21 @@ class Start(Protocol):
     name: ClassVar[str]
     needs_teachers: ClassVar[bool]
 
-    def check(self, inputs: StartInputs) -> None:
-        """Raise what `__call__` would, as far as that is known before any teacher is trained."""
+    @property
+    def suggests(self) -> Mapping[str, Any]:
+        """Settings that suit it, by dotted names; what is asked for goes before them.
+
+        Raises:
+            FarziError: what it begins from cannot be read.
+        """
+        ...
+
+    def check(self, inputs: StartInputs) -> tuple[str, ...]:
+        """Raise what `__call__` would, as far as that is known before any teacher is trained.
+
+        Returns:
+            What a reader of the result should be warned of, a line each.
+        """
         ...
 
     def __call__(self, inputs: StartInputs) -> SyntheticSequences:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -24,8 +25,14 @@ class RandomStart:
     name: ClassVar[str] = "random"
     needs_teachers: ClassVar[bool] = False
 
-    def check(self, inputs: StartInputs) -> None:
+    @property
+    def suggests(self) -> Mapping[str, Any]:
+        """Nothing."""
+        return {}
+
+    def check(self, inputs: StartInputs) -> tuple[str, ...]:
         """Noise fits any source."""
+        return ()
 
     def __call__(self, inputs: StartInputs) -> SyntheticSequences:
         """Noise of the size that is asked for."""

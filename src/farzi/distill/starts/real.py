@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,9 +30,15 @@ class RealStart:
 
     rows: StartRows = "auto"
 
-    def check(self, inputs: StartInputs) -> None:
+    @property
+    def suggests(self) -> Mapping[str, Any]:
+        """Nothing."""
+        return {}
+
+    def check(self, inputs: StartInputs) -> tuple[str, ...]:
         """Raise where there are too few real rows."""
         inputs.rows(self.rows)
+        return ()
 
     def __call__(self, inputs: StartInputs) -> SyntheticSequences:
         """Real rows of training users, fitted."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,9 +31,15 @@ class TeacherStart:
 
     rows: StartRows = "auto"
 
-    def check(self, inputs: StartInputs) -> None:
+    @property
+    def suggests(self) -> Mapping[str, Any]:
+        """Nothing."""
+        return {}
+
+    def check(self, inputs: StartInputs) -> tuple[str, ...]:
         """Raise where there are too few real rows."""
         inputs.rows(self.rows)
+        return ()
 
     def __call__(self, inputs: StartInputs) -> SyntheticSequences:
         """Real rows of training users, labelled by the teachers."""
