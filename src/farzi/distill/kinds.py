@@ -26,7 +26,7 @@ class Kinds(Generic[Value]):
     Example:
         >>> from farzi.distill.starts import STARTS
         >>> sorted(STARTS)
-        ['random', 'real', 'teacher']
+        ['artifact', 'random', 'real', 'teacher']
         >>> STARTS["real"]().rows
         'auto'
     """

@@ -10,6 +10,7 @@ __all__ = ["STARTS", "Start", "StartInputs", "StartRows"]
 STARTS: Kinds[Start] = Kinds(
     "start",
     {
+        "artifact": "farzi.distill.starts.artifact:ArtifactStart",
         "random": "farzi.distill.starts.random:RandomStart",
         "real": "farzi.distill.starts.real:RealStart",
         "teacher": "farzi.distill.starts.teacher:TeacherStart",
