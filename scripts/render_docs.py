@@ -17,8 +17,12 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     tree:files    every module, likewise
     inputs:read   tests/data_cases.py: sources that are read, and what is made of them
     inputs:refused  the same: sources that are refused, and what is said
+    example:NAME  examples/NAME.py, as code
+    storage:NAME  experiments/results/NAME.json, as experiments/storage.py writes it
+    results:NAME  a part of docs/results/index.md, from the cells in experiments/results/*/cells
 
-It draws docs/picture.svg too. No number in the documentation is typed.
+docs/results/NAME.md, the figures beside it and docs/picture.svg are written whole. No number in
+the documentation is typed.
 """
 
 from __future__ import annotations
@@ -33,17 +37,20 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from farzi.experiments.collected import Collected, collect
 from farzi.experiments.comparison import Comparison
+from farzi.experiments.pages import experiment_page, index_parts
 from farzi.experiments.tables import markdown, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from draw_picture import PICTURE, draw  # noqa: E402
+from result_plots import plots  # noqa: E402
 
 PART = re.compile(
-    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs):([\w.-]+) -->\n)"
-    r"(.*?)(<!-- /\2:\3 -->)",
+    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|example|storage|results)"
+    r":([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
 
@@ -54,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     check = parser.parse_args(arguments).check
     stale = [path for path in documents(ROOT) if fill_document(path, ROOT, write=not check)]
     stale += [path for path in (ROOT / PICTURE,) if draw_document(path, ROOT, write=not check)]
+    stale += write_results(ROOT, write=not check)
     for path in stale:
         print(f"{path.relative_to(ROOT)}: {'out of date: make docs' if check else 'written'}")
     return int(check and bool(stale))
@@ -83,6 +91,9 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
                 "fastest": render_fastest,
                 "speeds": render_speeds,
                 "inputs": render_inputs,
+                "example": render_example,
+                "storage": render_storage,
+                "results": render_results,
             }
             body = renderers[kind](root, name)
         return f"{opening}\n{body}\n\n{closing}"
@@ -143,6 +154,58 @@ def render_summary(result: Mapping[str, Any]) -> str:
 def render_table(result: Mapping[str, Any]) -> str:
     """Return one comparison: every metric of every row, every difference, every ratio."""
     return markdown(Comparison.from_json(result))
+
+
+def render_example(root: Path, name: str) -> str:
+    """Return an example as a block of code."""
+    code = (root / "examples" / f"{name}.py").read_text()
+    return f"```python\n{code.rstrip()}\n```"
+
+
+def render_storage(root: Path, name: str) -> str:
+    """Return bytes, error and loss of every way to store an artifact."""
+    path = root / "experiments" / "results" / f"{name}.json"
+    if not path.exists():
+        return f"*Not run yet: {path.relative_to(root)} is not there.*"
+    result = json.loads(path.read_text())
+    lines = [
+        "| source | tokens | factors | kB | tokens changed | labels changed | loss |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for row in result["rows"]:
+        changed = [
+            f"{row[f'{kind}_changed']:.1e} ({row[f'{kind}_changed_most']:.1e})"
+            for kind in ("tokens", "labels")
+        ]
+        lines.append(
+            f"| {row['source']} | {row['tokens']} | {row['dtype']} | {row['bytes'] / 1000:,.0f} | "
+            f"{' | '.join(changed)} | {row['loss']:.4f} ± {row['loss_spread']:.4f} |"
+        )
+    return "\n".join([*lines, "", result["protocol"]])
+
+
+def collected(root: Path) -> list[Collected]:
+    """Every experiment that has run, by name."""
+    folders = sorted((root / "experiments" / "results").glob("*/plan.json"))
+    return [found for path in folders if (found := collect(path.parent)) is not None]
+
+
+def render_results(root: Path, name: str) -> str:
+    return index_parts(collected(root))[name]
+
+
+def write_results(root: Path, *, write: bool) -> list[Path]:
+    """Write the page of every experiment and the figures; return those that were out of date."""
+    all_found = collected(root)
+    files = {f"{found.name}.md": experiment_page(found) for found in all_found} | plots(all_found)
+    stale = []
+    for name, text in files.items():
+        path = root / "docs" / "results" / name
+        if not path.exists() or path.read_text() != text:
+            stale.append(path)
+            if write:
+                path.write_text(text)
+    return stale
 
 
 def render_engines(root: Path, name: str) -> str:

@@ -60,7 +60,8 @@ class Group:
         teachers_s: seconds that teachers took, by split.
         distil_s: seconds that distilling took, by row, a value a split.
         rankings: searches on rows against one on full data.
-        searched: seconds of the search on full data, where there is one.
+        searched_s: seconds of the search on full data, where there is one.
+        paper: the ratio to full data that the paper reports for this size.
     """
 
     source: str
@@ -75,6 +76,7 @@ class Group:
     distil_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     rankings: tuple[Ranking, ...] = ()
     searched_s: float | None = None
+    paper: float | None = None
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ def _group(values: Mapping[str, Any], kept: Path) -> Group:
         distil_s=distil,
         rankings=tuple(rank_rows(ranked, metric, higher_is_better=higher)) if has_ranks else (),
         searched_s=sum(run.seconds for run in ranked["full"]) if has_ranks else None,
+        paper=values.get("paper"),
     )
 
 

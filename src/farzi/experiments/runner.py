@@ -142,6 +142,7 @@ def plan_cells(experiment: Experiment, places: Places) -> tuple[list[Cell], dict
                 ),
                 "events": bench.data.train.num_tokens,
                 "rows": list(experiment.rows),
+                "paper": experiment.paper.get(bench.size),
                 "test_sequences": {},
                 "cells": [],
             },

@@ -62,6 +62,8 @@ class Experiment:
         variants: further distilled rows, by name: settings of the distillation that they change.
         compare: how rows are tuned.
         search: a search to rank on every row, in place of a comparison.
+        paper: by size, the ratio to full data that the paper reports: of HR@10, or of a text's
+            accuracy.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Experiment:
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     compare: CompareSettings = field(default_factory=CompareSettings)
     search: SearchSettings | None = None
+    paper: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("splits", "sizes", "rows"):

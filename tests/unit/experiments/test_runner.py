@@ -1,5 +1,6 @@
 """An experiment runs cell by cell: nothing is run twice, a cut loses one cell."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +21,7 @@ from farzi.experiments.specification import SearchSettings, read_experiment
 from farzi.experiments.tables import ranking_grid
 from toy import write_log
 
+ROOT = Path(__file__).resolve().parents[3]
 TOY = """
 source = "{log}"
 about = "a toy"
@@ -228,6 +231,47 @@ def test_a_wrong_file_is_one_clear_line(tmp_path, change, message):
     with pytest.raises(SettingsError, match=message) as raised:
         read_experiment(path)
     assert "\n" not in str(raised.value)
+
+
+def test_pages_and_figures_come_from_the_cells_alone(toy, tmp_path):
+    experiment, places = toy
+    quick = replace(
+        experiment,
+        splits=(0,),
+        seeds=1,
+        rows=("full", "farzi", "most-popular"),
+        variants={},
+        paper={"6x8": 1.02},
+    )
+    root = tmp_path / "repository"
+    places = replace(places, results=root / "experiments" / "results")
+    run_experiment(quick, places, jobs=0)
+    pages = root / "docs" / "results"
+    pages.mkdir(parents=True)
+    (pages / "index.md").write_text((ROOT / "docs" / "results" / "index.md").read_text())
+    render_docs = load_script("render_docs")
+    assert render_docs.fill_document(pages / "index.md", root, write=True)
+    written = {path.name for path in render_docs.write_results(root, write=True)}
+    assert written == {"toy.md", "quality-size.svg", "quality-seconds.svg"}
+    assert render_docs.write_results(root, write=False) == []
+    assert not render_docs.fill_document(pages / "index.md", root, write=False)
+    index = (pages / "index.md").read_text()
+    assert "| toy 6x8: farzi |" in index
+    assert "1.020" in index
+    assert "](toy.md)" in index
+    page = (pages / "toy.md").read_text()
+    assert "When making a row pays" in page
+    (group,) = collect(places.results / "toy").groups
+    shown = 100 * group.comparison.row("most-popular").metrics["MRR"].mean
+    assert f"| {shown:.1f} |" in page
+
+
+def load_script(name):
+    path = ROOT / "scripts" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_a_search_is_ranked_on_every_row(toy):

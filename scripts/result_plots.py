@@ -1,0 +1,112 @@
+"""Figures of docs/results/: quality against size, and against seconds; needs matplotlib.
+
+Written by scripts/render_docs.py from finished cells; the same cells give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from farzi.experiments.collected import Collected, Group
+
+COLOURS = {"full": "black", "farzi": "tab:red", "start": "tab:orange", "tokens": "tab:pink"}
+OTHERS = ("tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:olive", "tab:cyan", "tab:gray")
+
+
+def plots(all_found: Sequence[Collected]) -> dict[str, str]:
+    """SVG text by file name; none where there is nothing to show."""
+    groups = [
+        group
+        for found in all_found
+        for group in found.groups
+        if group.comparison is not None and "full" in {row.name for row in group.comparison.rows}
+    ]
+    if not groups:
+        return {}
+    return {"quality-size.svg": _size(groups), "quality-seconds.svg": _seconds(groups)}
+
+
+def _panels(groups: Sequence[Group]) -> tuple[Any, Any]:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams.update({"svg.hashsalt": "farzi", "svg.fonttype": "none", "font.size": 8})
+    from matplotlib import pyplot as plt
+
+    columns = min(3, len(groups))
+    rows = -(-len(groups) // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(4.2 * columns + 1, 3.2 * rows), layout="constrained", squeeze=False
+    )
+    for unused in axes.flat[len(groups) :]:
+        unused.set_axis_off()
+    return figure, axes.flat
+
+
+def _size(groups: Sequence[Group]) -> str:
+    """The mean ratio to full data of every row against its bytes."""
+    figure, panels = _panels(groups)
+    for axis, group in zip(panels, groups, strict=False):
+        comparison = group.comparison
+        for place, row in enumerate(comparison.rows):
+            ratio = comparison.ratios.get(row.name, {}).get(
+                "mean", 1.0 if row.name == "full" else 0
+            )
+            if row.bytes and ratio:
+                axis.plot(
+                    row.bytes / 1e3, ratio, "o", color=_colour(row.name, place), label=row.name
+                )
+        axis.axhline(1, color="black", lw=0.5)
+        axis.axvline(4 * group.events / 1e3, color="black", lw=0.5, ls=":")
+        axis.set(
+            xscale="log", title=f"{group.source} {group.size}", xlabel="kB", ylabel="of full data"
+        )
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="x-small")
+    return _svg(figure)
+
+
+def _seconds(groups: Sequence[Group]) -> str:
+    """Validation loss of every row against seconds of training: the mean of its runs."""
+    figure, panels = _panels(groups)
+    for axis, group in zip(panels, groups, strict=False):
+        lowest = []
+        for place, row in enumerate(group.comparison.rows):
+            curves = [curve for curve in group.comparison.curves(row.name) if curve]
+            if not curves:
+                continue
+            times = sorted({round(look.seconds, 2) for curve in curves for look in curve})
+            times = [time for time in times if time >= max(curve[0].seconds for curve in curves)]
+            losses = [
+                statistics.fmean(
+                    min(look.loss for look in curve if look.seconds <= time + 0.005)
+                    for curve in curves
+                )
+                for time in times
+            ]
+            if losses:
+                axis.plot(times, losses, color=_colour(row.name, place), label=row.name)
+                lowest.append(losses[-1])
+        if lowest:
+            axis.set_ylim(min(lowest) - 0.1, min(max(lowest), min(lowest) + 1.5) + 0.3)
+        axis.set(xscale="log", title=f"{group.source} {group.size}")
+        axis.set(xlabel="seconds of training", ylabel="lowest validation loss so far")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="x-small")
+    return _svg(figure)
+
+
+def _colour(row: str, place: int) -> str:
+    return COLOURS.get(row, OTHERS[place % len(OTHERS)])
+
+
+def _svg(figure: Any) -> str:
+    from matplotlib import pyplot as plt
+
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"

@@ -1,0 +1,181 @@
+"""Pages of results, made from finished cells alone: one for each experiment, and one of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from farzi.experiments.collected import Collected, Group, break_even
+from farzi.experiments.comparison import Comparison, RowResult
+from farzi.experiments.tables import (
+    Grid,
+    break_even_grid,
+    interval,
+    markdown,
+    markdown_grid,
+    notes,
+    number,
+    ranking_grid,
+    seconds,
+    times,
+)
+
+__all__ = ["experiment_page", "failures", "index_parts", "overview_grid"]
+
+
+FIGURES = """![quality of every row against its size](quality-size.svg)
+
+![validation loss of every row against seconds of training](quality-seconds.svg)"""
+
+
+def experiment_page(found: Collected) -> str:
+    """Everything about one experiment."""
+    parts = [f"# {found.name}", found.about, f"{found.done} of {found.total} cells are there."]
+    for group in found.groups:
+        parts.append(f"## {group.size}")
+        if group.comparison is not None:
+            parts += [markdown(group.comparison), _list(_reading(group.comparison))]
+            parts.append("How students were trained, as tuned on validation:")
+            parts.append(markdown_grid(_choice_grid(group.comparison)))
+        for title, grid in (
+            ("When making a row pays, in trainings of a student:", break_even_grid([group])),
+            ("A search on a row against one on all training data:", ranking_grid([group])),
+        ):
+            if grid.rows:
+                parts += [title, markdown_grid(grid)]
+    parts.append(f"Made by `farzi experiments run experiments/{found.name}.toml`; [all](index.md).")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def index_parts(all_found: Sequence[Collected]) -> dict[str, str]:
+    """The generated parts of the page of all results, by name."""
+    groups = [group for found in all_found for group in found.groups]
+    empty = "*No experiment has run yet.*"
+    parts = {
+        "overview": overview_grid(groups),
+        "break-even": break_even_grid(groups),
+        "search": ranking_grid(groups),
+    }
+    made = {name: markdown_grid(grid) if grid.rows else empty for name, grid in parts.items()}
+    made["failures"] = _list(failures(groups)) or empty
+    shown = any(group.comparison is not None for group in groups)
+    made["figures"] = FIGURES if shown else empty
+    made["experiments"] = _list(
+        [
+            f"[{found.name}]({found.name}.md): {found.about}; {found.done} of {found.total} cells"
+            for found in all_found
+        ]
+    )
+    return made
+
+
+def overview_grid(groups: Sequence[Group]) -> Grid:
+    """A line for each distilled row: quality, size and time against full data."""
+    head = (
+        "",
+        "of full",
+        "the paper's",
+        "full-soft",
+        "random-soft",
+        "kB",
+        "kB of the events",
+        "s to train",
+        "faster",
+        "s to 95 %",
+        "s to 100 %",
+        "runs",
+    )
+    rows = []
+    for group, comparison, row in _distilled(groups):
+        reached = {each.share: each.seconds for each in row.reached}
+        rows.append(
+            (
+                f"{group.source} {group.size}: {row.name}",
+                number(_ratio(comparison, row.name)) if row.finished else "not finished",
+                number(group.paper) if row.name == "farzi" else "",
+                number(_ratio(comparison, "full-soft")),
+                number(_ratio(comparison, "random-soft")),
+                f"{row.bytes / 1e3:,.0f}",
+                f"{4 * group.events / 1e3:,.0f}",
+                seconds(row.seconds),
+                times(row.faster),
+                seconds(reached.get(0.95)) or "never",
+                seconds(reached.get(1.0)) or "never",
+                str(row.num_runs),
+            )
+        )
+    return Grid(head, tuple(rows))
+
+
+def failures(groups: Sequence[Group]) -> list[str]:
+    """What does not work, a line each, as the numbers say."""
+    lines = []
+    for group, comparison, row in _distilled(groups):
+        name = f"{group.source} {group.size}, {row.name}"
+        if not row.finished:
+            lines.append(f"{name}: not finished, so no result.")
+            continue
+        ratio = _ratio(comparison, row.name)
+        if ratio is not None and ratio < 1:
+            lines.append(f"{name}: {ratio:.3f} of full data on the mean of the headline metrics.")
+        if row.bytes > 4 * group.events:
+            lines.append(
+                f"{name}: {row.bytes / (4 * group.events):.1f} times the bytes of the events that "
+                "it stands for."
+            )
+    for group in groups:
+        for pair in () if group.comparison is None else group.comparison.paired:
+            worse = pair.low > 0 if pair.metric == "loss" else pair.high < 0
+            if worse and pair.b.endswith(("-soft", "start")):
+                lines.append(
+                    f"{group.source} {group.size}: farzi is behind {pair.b} in {pair.metric}, "
+                    f"{interval(pair)}."
+                )
+        lines += [
+            f"{group.source} {group.size}, {each.row}: trains no faster than full data, so making "
+            "it never pays."
+            for each in break_even(group)
+            if each.trainings is None
+        ]
+        lines += [
+            f"{group.source} {group.size}, {each.row}: its ranking of configurations is not told "
+            f"from chance (Kendall's tau {each.tau:.2f} [{each.low:.2f}, {each.high:.2f}])."
+            for each in group.rankings
+            if each.low <= 0
+        ]
+    return lines
+
+
+def _distilled(groups: Sequence[Group]) -> Iterator[tuple[Group, Comparison, RowResult]]:
+    for group in groups:
+        if group.comparison is not None:
+            for row in group.comparison.rows:
+                if row.name in group.distil_s:
+                    yield group, group.comparison, row
+
+
+def _ratio(comparison: Comparison, row: str) -> float | None:
+    return comparison.ratios.get(row, {}).get("mean")
+
+
+def _choice_grid(comparison: Comparison) -> Grid:
+    fields = ("lr", "batch_size", "weight_decay", "dropout", "smoothing")
+    head = ("", "split", *(name.replace("_", " ") for name in fields), "best step")
+    rows = [
+        (
+            row.name,
+            str(choice["split_seed"]),
+            *(f"{choice[name]:g}" for name in fields),
+            "" if row.step is None else f"{row.step:,.0f}",
+        )
+        for row in comparison.rows
+        for choice in row.chosen
+    ]
+    return Grid(head, tuple(rows))
+
+
+def _reading(comparison: Comparison) -> list[str]:
+    return [line for line in notes(comparison) if " less " not in line]
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
