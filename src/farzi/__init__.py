@@ -9,17 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from farzi.api import Evaluation, Training, evaluate, train
+    from farzi.api import Evaluation, Training, compare, evaluate, train
     from farzi.data.preparation import prepare
     from farzi.data.prepared import PreparedData
     from farzi.dataset import DistilledDataset, load, save, soft_cross_entropy
     from farzi.distill.run import RunOutcome
     from farzi.distill.source import distill_source as distill
+    from farzi.experiments.comparison import Comparison
     from farzi.trained import TrainedModel, load_model
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Comparison",
     "DistilledDataset",
     "Evaluation",
     "PreparedData",
@@ -27,6 +29,7 @@ __all__ = [
     "TrainedModel",
     "Training",
     "__version__",
+    "compare",
     "distill",
     "evaluate",
     "load",
@@ -39,7 +42,9 @@ __all__ = [
 
 _MODULES = {  # where a name lives; loaded when it is first asked for
     "DistilledDataset": "farzi.dataset",
+    "Comparison": "farzi.experiments.comparison",
     "Evaluation": "farzi.api",
+    "compare": "farzi.api",
     "PreparedData": "farzi.data.prepared",
     "RunOutcome": "farzi.distill",
     "TrainedModel": "farzi.trained",

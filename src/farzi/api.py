@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -35,6 +35,11 @@ from farzi.devices import Device, choose_device
 from farzi.errors import ArtifactError, SettingsError
 from farzi.evaluation import evaluate as score
 from farzi.evaluation import sequences_of, validation_loss
+from farzi.experiments.cells import CompareSettings
+from farzi.experiments.compare import compare as compare_splits
+from farzi.experiments.comparison import Comparison
+from farzi.experiments.opened import kept_runs, open_split, read_others
+from farzi.experiments.store import Store
 from farzi.models import Student, student_from
 from farzi.provenance import (
     Remembered,
@@ -43,13 +48,14 @@ from farzi.provenance import (
     remembered_by,
     remembered_by_weights,
     source_record,
+    split_folders,
     write_origin,
 )
 from farzi.trained import WEIGHTS, TrainedModel, load_model, save_model
 from farzi.training import Batches, RealBatches, SyntheticBatches, TrainSettings
 from farzi.training import train as train_student
 
-__all__ = ["Evaluation", "Training", "evaluate", "train"]
+__all__ = ["Evaluation", "Training", "compare", "evaluate", "train"]
 
 _log = logging.getLogger("farzi")
 
@@ -362,3 +368,106 @@ def evaluate(
     for warning in data.warnings:
         _log.warning("%s", warning)
     return Evaluation(scores.metrics, scores.per_user, scores.counts, part, line)
+
+
+# -------------------------------------------------------------------------------------- compare
+
+
+def compare(
+    runs: PathLike | Sequence[PathLike],
+    *,
+    on: PathLike | None = None,
+    also: Mapping[str, PathLike] | None = None,
+    student: str | None = None,
+    splits: int | None = None,
+    rows: Sequence[str] = (),
+    seeds: int = 3,
+    lrs: Sequence[float] = (),
+    dropouts: Sequence[float] = (),
+    smoothings: Sequence[float] = (),
+    decays: Sequence[float] = (),
+    full_batch: Sequence[int] = (),
+    tune_seconds: float | None = None,
+    max_steps: int | None = None,
+    max_epochs: int | None = None,
+    seed: int = 0,
+    fresh: bool = False,
+    device: Device = "auto",
+    progress: Progress | None = None,
+    **read: Unpack[HowRead],
+) -> Comparison:
+    """Compare distilled sequences with full data and with samples of it.
+
+    Every row is tuned on validation in the same way; then fresh students from other seeds are
+    scored on test, once. Finished runs are kept in the run's folder, and taken up again.
+
+    Args:
+        runs: a run or an artifact, a folder of several splits, or several of these.
+        on: where their source is now; None: where it was.
+        also: further runs on the same splits as rows of their own, by name.
+        student: what was distilled for, where it is a model of the user's own.
+        splits: how many splits to use; None: all.
+        rows: which rows; empty: all that can be made.
+        seeds: fresh students a row and split.
+        lrs: step sizes that every row is tuned over.
+        dropouts: dropout rates, likewise.
+        smoothings: shares of label smoothing, likewise.
+        decays: weight decays, likewise.
+        full_batch: sequences a step that the rows of all training data are tuned over.
+        tune_seconds: seconds of training that tuning one row on one split may take.
+        max_steps: most steps of a small row.
+        max_epochs: most epochs of a row of all training data.
+        seed: of everything drawn.
+        fresh: make every run again, those that are kept too.
+        device: `auto`, `cpu`, `cuda` or a torch device.
+        progress: called with (runs done, runs in all, what runs now).
+        read: how the source is read, where that is not remembered: arguments of `farzi.prepare`.
+
+    Raises:
+        SettingsError: a setting is wrong, or nothing says where the source is.
+        ArtifactError: an artifact is broken, or belongs to another split.
+        DataError: the source cannot be read.
+
+    Example:
+        >>> import farzi
+        >>> farzi.compare("runs/nowhere")
+        Traceback (most recent call last):
+        ...
+        farzi.errors.ArtifactError: runs/nowhere: there is no such folder.
+    """
+    named = [runs] if isinstance(runs, str | os.PathLike) else list(runs)
+    folders = [folder for path in named for folder in split_folders(path)]
+    if splits is not None:
+        if splits > len(folders):
+            raise SettingsError(
+                f"`splits` {splits} needs one artifact for each split, and there are "
+                f"{len(folders)}; `farzi distill --split-seed 0 1 2` makes several."
+            )
+        folders = folders[:splits]
+    grids = {
+        "rows": rows,
+        "lrs": lrs,
+        "dropouts": dropouts,
+        "smoothings": smoothings,
+        "decays": decays,
+        "batches": full_batch,
+    }
+    numbers = {"tune_seconds": tune_seconds, "max_steps": max_steps, "max_epochs": max_epochs}
+    given: dict[str, Any] = {name: tuple(values) for name, values in grids.items() if values}
+    given |= {name: value for name, value in numbers.items() if value is not None}
+    settings = CompareSettings(seeds=seeds, seed=seed, **given)
+    chosen, _ = choose_device(device)
+    others = read_others(also or {})
+    opened = []
+    for folder in folders:
+        data = read_again(remembered_by(folder), on, **read)
+        opened.append(open_split(folder, data, others=others, rows=rows, student=student))
+    for warning in opened[0].data.warnings:
+        _log.warning("%s", warning)
+    stores = [Store(kept_runs(folder)) for folder in folders]
+    if fresh:
+        for store in stores:
+            store.clear()
+    result = compare_splits(opened, settings, device=chosen, stores=stores, progress=progress)
+    _log.info("%s", result.protocol_line)
+    return result

@@ -16,7 +16,7 @@ from farzi.data.arguments import HowRead
 from farzi.errors import ArtifactError, SettingsError
 from toy import write_log
 
-FUNCTIONS = ["prepare", "distill", "train", "evaluate", "load"]
+FUNCTIONS = ["prepare", "distill", "train", "evaluate", "compare", "load"]
 
 
 @pytest.fixture
@@ -137,6 +137,12 @@ def test_a_source_becomes_a_run_and_a_model(log: Path, tmp_path: Path) -> None:
     again = farzi.train(distilled, on=log, max_steps=10)
     assert again.loss == trained.loss
     assert farzi.evaluate(again).metrics == farzi.evaluate(trained).metrics
+    quick = {"lrs": [0.02], "dropouts": [0.0], "smoothings": [0.0], "decays": [0.0], "seeds": 1}
+    compared = farzi.compare(run.folder, rows=["full", "farzi"], full_batch=[16], **quick)
+    assert [row.name for row in compared.rows] == ["full", "farzi"]
+    lines = repr(compared).splitlines()
+    assert lines[2].startswith("| full | 48 |")
+    assert lines[-1] == trained.protocol_line
 
 
 def test_the_package_that_is_called_is_still_a_package() -> None:

@@ -98,7 +98,7 @@ class RowResult:
     reached: tuple[Reached, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Rows side by side; `farzi.experiments.tables` prints it.
 
@@ -124,6 +124,11 @@ class Comparison:
     test_sequences: tuple[int, ...] = ()
     splits: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     clock: str = ""
+
+    def __repr__(self) -> str:
+        from farzi.experiments.tables import markdown
+
+        return markdown(self, summary=True)
 
     def row(self, name: str) -> RowResult:
         """The row of this name.

@@ -29,6 +29,7 @@ READ_BY = {
     "report": {"report"},
     "artifact": READERS - {"prepare"},
     "models": READERS - {"prepare"},
+    "api": {"train", "evaluate", "compare"},
     "distill": {"distill"},
     "experiments": {"compare"},
 }

@@ -1,0 +1,119 @@
+"""From runs on disk to the splits of a comparison."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from farzi.artifact import Artifact, check_split, locate_artifact, read_artifact
+from farzi.data.prepared import PreparedData
+from farzi.distill.settings import TeacherSettings
+from farzi.distill.teachers import Omega, teacher_runs
+from farzi.errors import SettingsError
+from farzi.evaluation import sequences_of
+from farzi.experiments.rows import ROWS, load_row
+from farzi.experiments.splits import Split
+from farzi.models import Params, Student, same_student, with_dropout
+from farzi.provenance import split_folders
+
+__all__ = ["kept_runs", "open_split", "read_others"]
+
+_log = logging.getLogger("farzi")
+
+
+def read_others(paths: Mapping[str, str | os.PathLike[str]]) -> list[tuple[str, Artifact]]:
+    """Further artifacts, one for each split, with the name of their row.
+
+    Args:
+        paths: a run, an artifact or a folder of several splits, by the name of its row.
+
+    Raises:
+        SettingsError: a name is that of a row already.
+        ArtifactError: a path holds no artifact.
+    """
+    others = []
+    for name, path in paths.items():
+        if not name or name in ROWS:
+            raise SettingsError(f"`also` {name!r} must be a name that is not a row already.")
+        others += [(name, read_artifact(locate_artifact(folder))) for folder in split_folders(path)]
+    return others
+
+
+def open_split(
+    folder: Path,
+    data: PreparedData,
+    *,
+    others: Iterable[tuple[str, Artifact]] = (),
+    rows: Iterable[str] = (),
+    student: str | None = None,
+) -> Split:
+    """One split, with what was distilled from it and the teachers that its rows need.
+
+    The teachers are the run's own; where it has none, some are trained.
+
+    Args:
+        folder: a run or an artifact.
+        data: its source, as it was read.
+        others: what `read_others` returned; those of this split are taken.
+        rows: the rows that are to be compared; empty: all.
+        student: what was distilled for, where it is a model of the user's own.
+
+    Raises:
+        ArtifactError: an artifact is broken, or is of another split.
+        SettingsError: one of `others` has no artifact of this split.
+    """
+    artifact = read_artifact(locate_artifact(folder))
+    every = list(others)
+    also = {name: other for name, other in every if other.source["split_seed"] == data.split_seed}
+    if missing := [name for name, _ in every if name not in also]:
+        raise SettingsError(f"`also` {missing[0]}: has no artifact of split {data.split_seed}.")
+    for distilled in (artifact, *also.values()):
+        check_split(
+            distilled,
+            fingerprint=data.fingerprint,
+            split_kind=data.split_kind,
+            split_seed=data.split_seed,
+            train_users_hash=data.train_users_hash,
+        )
+    own = same_student(artifact.recipe["student"], student)
+    teachers: tuple[Params, ...] = ()
+    if any("teachers" in load_row(name).needs for name in tuple(rows) or ROWS):
+        teachers = _teachers(folder, data, own)
+    return Split(
+        data,
+        artifact.recipe["student"],
+        artifact.num_sequences,
+        int(artifact.recipe.get("batch_size", 10)),
+        {
+            **{name: distilled.synthetic for name, distilled in also.items()},
+            "farzi": artifact.synthetic,
+        },
+        teachers,
+        own=own,
+    )
+
+
+def kept_runs(folder: Path) -> Path | None:
+    """Where a comparison's finished runs are kept: in the run's folder, never in an artifact."""
+    return folder / "compared" if (folder / "settings.json").is_file() else None
+
+
+def _teachers(folder: Path, data: PreparedData, own: Student) -> tuple[Params, ...]:
+    """Weights of the run's teachers, or of some that are trained now."""
+    omega = Omega.load(folder / "teachers")
+    if omega is not None:
+        return omega.teachers()
+    _log.info("no teachers in the run folder: training some for the soft rows")
+    settings = TeacherSettings()
+    with tempfile.TemporaryDirectory() as scratch:
+        trained = teacher_runs(
+            with_dropout(own, settings.dropout),
+            sequences_of(data, "train"),
+            sequences_of(data, "validation"),
+            settings,
+            Path(scratch),
+        )
+        return trained.teachers()
