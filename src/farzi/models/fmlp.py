@@ -18,7 +18,8 @@ def causal_filter(x: Tensor, kernel: Tensor) -> Tensor:
     """Convolution of a whole sequence with a kernel as long as itself, in the frequency domain.
 
     `y_t = sum_{k <= t} w_k x_{t-k}`, a channel at a time. Sequence and kernel are padded with zeros
-    to twice the length before the Fourier transform, so nothing comes round from the end.
+    to twice the length before the Fourier transform, so that no position wraps around to an earlier
+    one.
 
     Args:
         x: (..., L, W).

@@ -47,7 +47,7 @@ def sequence_loss(
             is not to be `embed`.
 
     Returns:
-        A scalar, in nats a position.
+        A scalar, in nats per position.
 
     Example:
         >>> import torch

@@ -1,12 +1,14 @@
 """Any `torch.nn.Module` as a student: its embedding and its head are found, its body is called.
 
-The module is copied once. In the copy the token embedding gives back what it is handed, and the
-head notes what it is given: so soft tokens enter, and hidden states leave, without a change to the
-module's code. Its weights come in through `torch.func.functional_call`.
+In a copy of the module, the token embedding is replaced by a layer that returns the rows it is
+given, and the head by one that records its input. So soft tokens can enter and hidden states can
+leave without a change to the module's code. Its weights are passed with
+`torch.func.functional_call`.
 
-What would make a silent wrong number is tried out when the student is made, in float64 on a few
-random tokens: the scores must be the module's own, no position may read one after it, no sequence
-another one, no buffer may change, and there must be a second derivative.
+When a student is made, it is tested in float64 on a few random tokens, because each of these would
+otherwise lead to a wrong number without an error: its scores must equal the module's, no position
+may read a later one, no sequence may read another one, no buffer may change, and the second
+derivative must be right.
 """
 
 from __future__ import annotations

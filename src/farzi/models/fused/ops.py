@@ -114,7 +114,7 @@ FunctionType = TypeVar("FunctionType", bound=type[Function])
 
 
 def with_signature(function: FunctionType) -> FunctionType:
-    """Note the signature of `forward`: read anew at every call, it takes as long as a kernel."""
+    """Store the signature of `forward`; reading it at every call takes as long as a kernel."""
     function.forward.__signature__ = inspect.signature(function.forward)  # type: ignore[attr-defined]
     return function
 
@@ -133,7 +133,7 @@ class _Saving(Function):
 
     @classmethod
     def one_by_one(cls, info: Any, in_dims: tuple[int | None, ...], *inputs: Any) -> Any:
-        """A batch as one call after the other."""
+        """Run a batch as one call after another."""
         calls = [
             cls.apply(  # type: ignore[no-untyped-call]
                 *(
@@ -357,7 +357,8 @@ def _sizes(qkv: Tensor) -> tuple[int, int, int]:
 class _Block(Function):
     """The block's result and, with `wanted`, what its derivatives read.
 
-    Both are had again from the step's first evaluation where they `may_keep` and there is room.
+    Where they `may_keep` and there is room, both are kept from the step's first evaluation and
+    read again.
     """
 
     @staticmethod

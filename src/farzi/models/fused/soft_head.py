@@ -81,7 +81,7 @@ def next_token_loss(
         tokens: the tokens that X embeds; needed with `bias` only.
 
     Returns:
-        A scalar, in nats a position.
+        A scalar, in nats per position.
 
     Example:
         >>> import torch
@@ -118,7 +118,7 @@ def target_loss(H: Tensor, E: Tensor, Y: Tensor, mask: Tensor | None = None) -> 
         mask: bool (B, L), True where a position counts; None when all do.
 
     Returns:
-        A scalar, in nats a position.
+        A scalar, in nats per position.
 
     Example:
         >>> import torch
