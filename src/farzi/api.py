@@ -98,13 +98,13 @@ def train(
     out: PathLike | None = None,
     *,
     on: PathLike | PreparedData | None = None,
-    student: str | None = None,
+    student: Student | str | None = None,
     width: int | None = None,
     num_layers: int | None = None,
     num_heads: int | None = None,
     conv_size: int | None = None,
     context_length: int = 50,
-    dropout: float = 0.0,
+    dropout: float | None = None,
     smoothing: float = 0.0,
     lr: float | None = None,
     batch_size: int | None = None,
@@ -127,13 +127,14 @@ def train(
         out: folder for the weights; None: they are not saved.
         on: where the source of a run or an artifact is now, or that source prepared.
         student: `sasrec`, `gru4rec`, `fmlp`, `transformer`, `rnn`, with settings of its own as in
-            `rnn:cell=lstm`; None: the artifact's, or what fits the task.
+            `rnn:cell=lstm`; what `farzi.models.student_from` takes; or a `Student`, trained as it
+            is. None: the artifact's, or what fits the task.
         width: model width.
         num_layers: blocks.
         num_heads: attention heads.
         conv_size: positions that a causal convolution of the input reads; 0: no convolution.
         context_length: tokens the model reads; on an artifact it is the artifact's.
-        dropout: dropout rate.
+        dropout: dropout rate; None: none, or a model of one's own keeps what it has.
         smoothing: label smoothing.
         lr: Adam's step size; None: the artifact's, or 0.01.
         batch_size: sequences a step; None: the artifact's, or 64.
@@ -175,12 +176,15 @@ def train(
     artifact, data = _open(source, on, read)
     chosen, _ = choose_device(device)
     held_out = sequences_of(data, "validation")
+    if student is not None and not isinstance(student, str):
+        context_length = student.context_length
     defaults: dict[str, Any] = {"context_length": context_length, "width": 32}
     usual = "transformer" if data.task == "language" else "sasrec"
     batches: Batches
     if artifact is not None:
         defaults |= artifact.recipe["student"]
         usual = defaults.pop("name")
+        defaults.pop("dropout", None)
         batch_size = batch_size or int(artifact.recipe["batch_size"])
         batches = SyntheticBatches(artifact.synthetic, batch_size, seed)
         lr = lr or float(artifact.recipe["lr"])
@@ -189,14 +193,11 @@ def train(
         batches = RealBatches(sequences_of(data, "train"), context_length, batch_size or 64, seed)
         look = batches.steps_per_epoch
         cap = max_steps or 80 * look
-    model = student_from(
+    asked = {**sizes, "conv_size": conv_size, "dropout": dropout}
+    model = _student(
         student or usual,
-        {**defaults, "num_tokens": data.vocabulary.size, "dropout": dropout},
-        {
-            name: value
-            for name, value in {**sizes, "conv_size": conv_size}.items()
-            if value is not None
-        },
+        {**defaults, "num_tokens": data.vocabulary.size},
+        {name: value for name, value in asked.items() if value is not None},
     )
     line = data.protocol_line(model.context_length)
     _tell(data, line)
@@ -240,6 +241,28 @@ def train(
         weights=weights,
         origin=data.origin,
     )
+
+
+def _student(
+    student: Student | str, defaults: Mapping[str, Any], asked: Mapping[str, Any]
+) -> Student:
+    """The student that is named; or the one that is given, where it fits the data."""
+    if isinstance(student, str):
+        return student_from(student, defaults, asked)
+    if asked:
+        name = next(iter(asked))
+        raise SettingsError(f"`{name}` must not be given with a student that is there already.")
+    if student.num_tokens != defaults["num_tokens"]:
+        raise SettingsError(
+            f"`student` must have {defaults['num_tokens']:,} tokens as the data has, got "
+            f"{student.num_tokens:,}."
+        )
+    if student.context_length < defaults["context_length"]:
+        raise SettingsError(
+            f"`student` must read {defaults['context_length']} tokens, got one that reads "
+            f"{student.context_length}."
+        )
+    return student
 
 
 def _open(

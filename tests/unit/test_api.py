@@ -157,3 +157,34 @@ def test_the_package_that_is_called_is_still_a_package() -> None:
 def test_what_is_prepared_is_not_read_again(log: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="`min_length` is of no use"):
         farzi.distill(farzi.prepare(log), tmp_path / "run", min_length=3)
+
+
+def test_a_model_of_ones_own_is_trained_and_scored(log: Path, tmp_path: Path) -> None:
+    import torch
+
+    from farzi.models import from_module
+
+    class Tagger(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = torch.nn.Embedding(12, 4)
+            self.body = torch.nn.LSTM(4, 6, batch_first=True)
+            self.head = torch.nn.Linear(6, 12)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.head(self.body(self.table(tokens))[0])
+
+    student = from_module(Tagger, context_length=8)
+    out = tmp_path / "model"
+    trained = farzi.train(log, task="recommend", student=student, out=out, max_steps=10)
+    assert trained.model.student is student
+    expected = farzi.evaluate(trained).metrics
+    with pytest.raises(SettingsError, match="--student"):
+        farzi.evaluate(out)
+    assert farzi.evaluate(out, student=student).metrics == expected
+    for wrong, message in (
+        ({"width": 8}, "`width` must not be given"),
+        ({"student": from_module(Tagger, 8), "dropout": 0.1}, "`dropout` must not be given"),
+    ):
+        with pytest.raises(SettingsError, match=message):
+            farzi.train(log, task="recommend", **{"student": student, **wrong})

@@ -26,7 +26,7 @@ def train(
     conv_size: int | None = None,
     context_length: int = 50,
     smoothing: float = 0.0,
-    dropout: float = 0.0,
+    dropout: float | None = None,
     lr: float | None = None,
     batch_size: int | None = None,
     max_steps: int | None = None,
@@ -55,7 +55,7 @@ def train(
         num_heads: attention heads.
         conv_size: positions that a causal convolution of the input reads; 0: no convolution.
         context_length: on a source: tokens the model reads; on an artifact it is the artifact's.
-        dropout: dropout rate.
+        dropout: dropout rate; without it none, or what a model of your own has.
         smoothing: label smoothing.
         lr: step size.
         batch_size: sequences a step.
