@@ -372,6 +372,19 @@ READ: list[Read] = [
     ),
     Read(
         "Other formats",
+        "JSON lines in a .txt",
+        {"log.txt": lines(*({"user": u, "item": i, "time": t} for u, i, t in events()))},
+        made=SMALL | {"format": "jsonl"},
+        said=("read as JSON lines (--format text: as a text)",),
+    ),
+    Read(
+        "Other formats",
+        "Parquet, whatever its name",
+        {"log.txt": parquet(columns)},
+        made=SMALL | {"format": "parquet"},
+    ),
+    Read(
+        "Other formats",
         "a table in a .txt",
         {"log.txt": table("user_id", "item_id", "timestamp", delimiter="\t")},
         made=SMALL | {"format": "table"},
@@ -813,6 +826,12 @@ REFUSED: list[Refused] = [
     ),
     Refused(
         "JSON lines",
+        "too many keys",
+        {"log.jsonl": lambda: (json.dumps({f"k{n}": 0 for n in range(20_000)}) + "\n").encode()},
+        message="{source}: 20,000 keys; at most 10,000 are read.",
+    ),
+    Refused(
+        "JSON lines",
         "brackets without end",
         {"log.jsonl": "[" * 100_000 + "\n"},
         message="{source}, line 1: not a JSON object.",
@@ -840,6 +859,12 @@ REFUSED: list[Refused] = [
         message="{source}: a table of 3 columns, it seems, the first line being 'name price colour'; "
         "--format table reads it so (with --user-col, --item-col and --time-col), --format text as a "
         "text.",
+    ),
+    Refused(
+        "Texts and lines",
+        "what could be a table of two columns",
+        {"log.txt": "anna\tstalker\nanna\tsolaris\nbela\tstalker\n"},
+        message="{source}: a table of 2 columns, it seems, the first line being 'anna stalker'; --format table reads it so (with --user-col, --item-col and --time-col), --format text as a text.",
     ),
     Refused(
         "Texts and lines",

@@ -154,6 +154,9 @@ def iterate_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     with open_binary(path) as stream:
         for block in _blocks(path, stream):
+            if block.isspace():
+                number += block.count(b"\n")
+                continue
             for line in block.splitlines() if b"\n" not in block else block.split(b"\n"):
                 number += 1
                 if not line.strip():

@@ -158,10 +158,13 @@ def recognise(path: Path, asked: ReadAs, *, task: str | None) -> Recognised:
         return Recognised("text")
     if by_suffix is not None and by_suffix != "text":
         return Recognised(by_suffix)
+    if _magic(path) == b"PAR1":
+        return Recognised("parquet")
     if asked.flags:
         return Recognised("table")
     numbered = first_lines(path, _SAMPLE_LINES)
-    found = _look(path, [line.strip() for _, line in numbered])
+    lines = [stripped for _, line in numbered if (stripped := line.strip())]
+    found = _look(path, lines) if lines else None
     if found is not None:
         return found
     if suffix in _PERHAPS_TEXT and task is None:
@@ -169,8 +172,16 @@ def recognise(path: Path, asked: ReadAs, *, task: str | None) -> Recognised:
     return Recognised("table")
 
 
+def _magic(path: Path) -> bytes:
+    """The first four bytes of a file, unpacked."""
+    with open_binary(path) as stream:
+        return stream.read(4)
+
+
 def _look(path: Path, lines: list[str]) -> Recognised | None:
     """What the first lines say: an event log, one user a line, or nothing for certain."""
+    if all(line.startswith("{") and line.endswith("}") for line in lines):
+        return Recognised("jsonl", note="read as JSON lines (--format text: as a text)")
     width, delimiter = _even_width(lines)
     if width >= 2:
         header = [name.strip() for name in lines[0].split(delimiter)]
@@ -181,7 +192,7 @@ def _look(path: Path, lines: list[str]) -> Recognised | None:
         rows = [line.split(delimiter) for line in lines]
         if all(_NUMBER.fullmatch(value.strip()) for row in rows for value in row):
             return _numbers(path, rows, delimiter)
-        if width >= 3 and delimiter != " ":
+        if delimiter == "\t" or (width >= 3 and delimiter != " "):
             raise DataError(
                 f"{path}: a table of {width} columns, it seems, the first line being "
                 f"{shorten(lines[0], 60)!r}; --format table reads it so (with --user-col, "

@@ -151,7 +151,7 @@ class Sequences:
         for file in _files(path):
             try:
                 arrays.append(np.load(file, mmap_mode="r", allow_pickle=False))
-            except (OSError, ValueError, EOFError) as error:
+            except Exception as error:  # numpy reads the header as Python, and fails as Python does
                 raise DataError(f"{file}: cannot be read ({_one_line(error)}).") from None
         tokens, offsets = arrays
         problem = _problem(tokens, offsets)

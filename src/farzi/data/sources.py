@@ -374,7 +374,7 @@ def _open_file(path: Path, read_as: ReadAs, task: Task | None) -> Opened:
     if found.format == "parquet":
         return Opened(readers.ParquetReader(path, [path], read_as))
     if found.format == "jsonl":
-        return Opened(readers.JsonLinesReader(path, read_as))
+        return Opened(readers.JsonLinesReader(path, read_as, notes))
     if found.format == "user-lines":
         return Opened(readers.UserLinesReader(path, read_as, notes))
     return Opened(readers.DelimitedReader(path, read_as, notes=notes))

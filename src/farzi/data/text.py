@@ -121,7 +121,8 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         DataError: the file is empty, is not UTF-8, has a line that is too long, or cannot be read.
     """
-    lines = [line.strip() for _, line in iterate_lines(path)]
+    stripped = (line.strip() for _, line in iterate_lines(path))
+    lines = [line for line in stripped if line]
     if not lines:
         raise DataError(f"{path}: the file is empty.")
     return lines

@@ -117,7 +117,9 @@ class PartsReader:
         _refuse_table_settings(self.label, self.read_as)
         rule = tokens or self.tokens
         lines = [text.read_lines(path) for path in self.paths]
-        train, validation, test = ([text.tokenise(row, rule) for row in rows] for rows in lines)
+        train, validation, test = (
+            [words for row in rows if (words := text.tokenise(row, rule))] for rows in lines
+        )
         fingerprint = hash_content(self.paths)
         known = bool(self.sha256)
         return Text(

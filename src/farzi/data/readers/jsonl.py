@@ -36,10 +36,12 @@ class JsonLinesReader:
     Args:
         path: the file, which may be gzip.
         read_as: what the caller says of it.
+        notes: what was decided before.
     """
 
     path: Path
     read_as: ReadAs = field(default_factory=ReadAs)
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -86,7 +88,9 @@ class JsonLinesReader:
         _refuse_types(connection, chosen, self._place)
         connection.execute("SET TimeZone = 'UTC'")
         notes = make_events(connection, chosen, self._place)
-        return Log(fingerprint, chosen.columns, {"format": "jsonl"}, (*chosen.notes, *notes))
+        return Log(
+            fingerprint, chosen.columns, {"format": "jsonl"}, (*self.notes, *chosen.notes, *notes)
+        )
 
     def _place(self, row: int) -> str:
         """`FILE, line N`, counted from 1; `FILE` alone for no row."""
