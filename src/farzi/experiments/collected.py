@@ -59,6 +59,7 @@ class Group:
         comparison: rows side by side; None where no student is scored yet.
         teachers_s: seconds that teachers took, by split.
         distil_s: seconds that distilling took, by row, a value a split.
+        own_teachers: distilled rows whose seconds hold those of teachers of their own.
         rankings: searches on rows against one on full data.
         searched_s: seconds of the search on full data, where there is one.
         paper: the ratio to full data that the paper reports for this size.
@@ -74,6 +75,7 @@ class Group:
     comparison: Comparison | None
     teachers_s: tuple[float, ...] = ()
     distil_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    own_teachers: frozenset[str] = frozenset()
     rankings: tuple[Ranking, ...] = ()
     searched_s: float | None = None
     paper: float | None = None
@@ -153,6 +155,9 @@ def _group(values: Mapping[str, Any], kept: Path) -> Group:
         comparison=_comparison(values, runs) if runs else None,
         teachers_s=tuple(result["seconds"] for _, result in of("teachers")),
         distil_s=distil,
+        own_teachers=frozenset(
+            cell["row"] for cell, result in of("distill") if result.get("own_teachers")
+        ),
         rankings=tuple(rank_rows(ranked, metric, higher_is_better=higher)) if has_ranks else (),
         searched_s=sum(run.seconds for run in ranked["full"]) if has_ranks else None,
         paper=values.get("paper"),
@@ -186,7 +191,8 @@ def break_even(group: Group) -> list[BreakEven]:
         distilled = name in group.distil_s
         if row.seconds is None or not (distilled or name.endswith("-soft")):
             continue
-        making_s = teachers_s + (statistics.fmean(group.distil_s[name]) if distilled else 0.0)
+        making_s = 0.0 if name in group.own_teachers else teachers_s
+        making_s += statistics.fmean(group.distil_s[name]) if distilled else 0.0
         saved_s = full.seconds - row.seconds
         table.append(
             BreakEven(

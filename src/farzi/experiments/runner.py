@@ -175,18 +175,18 @@ def _cells_of(bench: Workbench) -> Iterator[Cell]:
 
     rows = bench.rows()
     teachers: Cell | None = None
-    labelled = any("teachers" in row.needs for row in rows.values())
-    if labelled or (bench.experiment.distilled and bench.settings.needs_teachers):
-        teachers = cell("teachers", "", 0, bench.teachers_identity())
-        yield teachers
-    made: dict[str, Cell] = {}
-    for name in bench.experiment.distilled:
-        made[name] = cell("distill", name, 0, bench.distill_identity(name), teachers)
-        yield made[name]
-    for name, row in rows.items():
+    for name, row in rows.items():  # what is large is made when a row needs it, not before
         cells = bench.cells(name)
-        before = [teachers] if "teachers" in row.needs else []
-        before += [made[name]] if "distilled" in row.needs else []
+        before = []
+        is_distilled = "distilled" in row.needs
+        if "teachers" in row.needs or (is_distilled and bench.plans[name].settings.needs_teachers):
+            if teachers is None:
+                teachers = cell("teachers", "", 0, bench.teachers_identity())
+                yield teachers
+            before.append(teachers)
+        if is_distilled:
+            before = [cell("distill", name, 0, bench.distill_identity(name), *before)]
+            yield before[0]
         if bench.experiment.search is not None:
             if row.trained:
                 for number in range(bench.experiment.search.configurations):

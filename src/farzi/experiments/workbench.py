@@ -239,6 +239,7 @@ class Workbench:
             {
                 "seconds": round(time.process_time() - started, 2),
                 "went_on": resume,
+                "own_teachers": own,
                 "start_loss": outcome.start_loss,
                 "best_loss": outcome.best_loss,
                 "best_step": outcome.best_step,
