@@ -97,6 +97,16 @@ class DistilledDataset(Dataset[dict[str, Tensor]]):
         self.synthetic = artifact.synthetic
         self.vocabulary = Vocabulary(tuple(artifact.vocabulary))
 
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the number of ids that there are."""
+        return self.artifact.vocabulary_size
+
+    @property
+    def length(self) -> int:
+        """L, the rows of an item: the context that a model must be able to read."""
+        return self.artifact.length - (self.artifact.label_latent is None)
+
     def __len__(self) -> int:
         return self.artifact.num_sequences
 

@@ -80,7 +80,7 @@ def render_tokenizer(words: Sequence[str], rule: str) -> Json:
             "invert": True,
         },
         "post_processor": None,
-        "decoder": None,
+        "decoder": {"type": "Fuse"} if rule == "characters" else None,
         "model": {
             "type": "WordLevel",
             "vocab": {word: token for token, word in enumerate(words)},

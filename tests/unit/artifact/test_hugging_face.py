@@ -79,3 +79,14 @@ def test_a_line_is_cut_as_farzi_cuts_it(rule: Any, tmp_path: Path) -> None:
     lines += [f"A{'B '.join(known[start : start + 4096])}B" for start in range(0, len(known), 4096)]
     for line in lines:
         assert cut(tokenizer, line) == tokenise(line, rule)
+
+
+def test_characters_are_put_together_again(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers", reason=needs_hf)
+    source = {**SOURCE, "task": "language", "protocol": {"tokens": "characters"}}
+    words = ["<unk>", "<eos>", " ", "a", "é"]
+    folder = write_artifact(toy_artifact(source=source, vocabulary=words), tmp_path / "a")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
+    ids = tokenizer(" a  e\u0301a ").input_ids
+    assert ids == [3, 2, 4, 3]
+    assert tokenizer.decode(ids) == "a éa"
