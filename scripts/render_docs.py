@@ -13,8 +13,6 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     engines:NAME  benchmarks/results/NAME.json, as benchmarks/bench_engines.py writes it
     fastest:NAME  the same at the largest number of steps, each engine with its faster loss
     speeds:NAME   benchmarks/results/NAME.json, as benchmarks/bench_outer_loop.py writes it
-    example:NAME  examples/NAME.py, as code
-    storage:NAME  experiments/results/NAME.json, as experiments/storage.py writes it
     tree:folders  the folders and top modules of src/farzi, with the first lines of their docstrings
     tree:files    every module, likewise
     inputs:read   tests/data_cases.py: sources that are read, and what is made of them

@@ -50,6 +50,9 @@ farzi export FOLDER --to topk --out FILE
 Distilled from the training part of {name}: fingerprint `{fingerprint}`, split
 {split_kind}, seed {split_seed}. farzi refuses to score it on any other split.
 
+Synthetic is not anonymous: the sequences are made from those of real users, and pieces of theirs
+may be among them.
+
 {protocol}
 """
 

@@ -17,6 +17,8 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 HARD_TOKENS = "data/train.parquet"
 CARD = "README.md"
 MANIFEST = "MANIFEST.sha256"
+LISTED = frozenset({TENSORS, SETTINGS, ITEMS, TOKENIZER, TOKENIZER_CONFIG, HARD_TOKENS, CARD})
+FILES = LISTED | {MANIFEST}
 
 SHAPE_NAMES = ("sequences", "length", "rank", "vocabulary")
 TOKENS = "tokens"

@@ -30,6 +30,7 @@ from farzi.artifact.layout import (
     HARD_TOKENS,
     ITEMS,
     LEARNED_PREFIX,
+    LISTED,
     MANIFEST,
     MAX_BYTES,
     MAX_HEADER_BYTES,
@@ -51,7 +52,6 @@ from farzi.errors import ArtifactError
 
 __all__ = ["locate_artifact", "read_artifact"]
 
-_FILES = {TENSORS, SETTINGS, ITEMS, TOKENIZER, TOKENIZER_CONFIG, HARD_TOKENS, CARD}
 _SETTINGS_FIELDS: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "format_version": int,
@@ -146,7 +146,7 @@ def _read_manifest(root: Path) -> dict[str, str]:
         if match is None:
             raise ArtifactError(f"{path}: line {number} is not a SHA-256 and a file name.")
         name = match[2]
-        if name not in _FILES:
+        if name not in LISTED:
             raise ArtifactError(f"{path}: {short(name)} is not a file of an artifact.")
         if name in hashes:
             raise ArtifactError(f"{path}: {name} is listed twice.")

@@ -40,6 +40,8 @@ COMMANDS = {
     "experiments": "Run an experiment cell by cell, or show what is there of it.",
     "inspect": "Show what an artifact holds.",
     "export": "Write a distilled dataset in the files that other tools read.",
+    "push": "Push an artifact to a dataset repository of the Hugging Face hub.",
+    "pull": "Pull an artifact from a dataset repository of the Hugging Face hub.",
     "doctor": "Show what farzi finds here, and say what to do where something is missing.",
 }
 
