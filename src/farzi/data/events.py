@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-__all__ = ["Repeats", "catalogue", "core", "first_of_pair", "order_events", "select_events"]
+__all__ = [
+    "Repeats",
+    "catalogue",
+    "core",
+    "first_of_pair",
+    "number_events",
+    "order_events",
+    "select_events",
+]
 
 Repeats = Literal["keep", "first"]
 
@@ -70,10 +78,15 @@ def catalogue(events: ir.Table) -> ir.Table:
     return items.mutate(token=ibis.row_number().over(order_by=items.item).cast("int32"))
 
 
+def number_events(events: ir.Table, items: ir.Table) -> ir.Table:
+    """Each event's `user`, `token`, `time` and `row`, in no order."""
+    return events.inner_join(items, "item").select("user", "token", "time", "row")
+
+
 def order_events(events: ir.Table, items: ir.Table) -> ir.Table:
     """Each event's `user`, `token`, `time`: users in the order of their ids, events in time's."""
-    joined = events.inner_join(items, "item")
-    return joined.order_by("user", "time", "row").select("user", "token", "time")
+    ordered = number_events(events, items).order_by("user", "time", "row")
+    return ordered.select("user", "token", "time")
 
 
 def _frequent(events: ir.Table, column: str, count: int) -> ir.Table:

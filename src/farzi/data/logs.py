@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from farzi.data import splits
-from farzi.data.events import Repeats, catalogue, order_events, select_events
+from farzi.data.events import Repeats, catalogue, number_events, order_events, select_events
 from farzi.data.notes import LargestShares, count_unrankable, held_out_notes, log_notes
 from farzi.data.prepared import PreparedData
 from farzi.data.repeats import Repetition, count_repetition, decide_seen_items
@@ -23,11 +23,16 @@ from farzi.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from farzi.data.readers import LogReader
 
 __all__ = ["prepare_log"]
+
+_LEAST_MEMORY = 2 << 30  # bytes that DuckDB may use before it goes on with a file
+_MEMORY_A_THREAD = 256 << 20
+_BATCH = 1 << 18  # events that are taken over together
 
 
 def prepare_log(
@@ -60,7 +65,7 @@ def prepare_log(
             repeats=repeats,
         )
         items = catalogue(events)
-        users, sequences, tied = _collect(order_events(events, items))
+        users, sequences, tied = _collect(_in_order(backend, events, items, settings.engine))
         ids = items.order_by("token").to_pyarrow()["item"].to_pylist()
     report(2, 3, "splitting")
     if len(users) < 3:
@@ -78,7 +83,7 @@ def prepare_log(
     largest = LargestShares.of(users, sequences, ids)
     notes, warnings = log_notes(largest, found_twice, tied, len(users))
     held_out = {}
-    in_training = np.bincount(train.tokens, minlength=len(ids)) > 0
+    in_training = train.token_counts(len(ids)) > 0
     for part in ("validation", "test"):
         targets = parts[part].tokens[parts[part].offsets[1:] - 1]
         unknown = int((~in_training[targets]).sum())
@@ -139,6 +144,9 @@ def _workspace() -> Iterator[tuple[Any, Path]]:
 
     with tempfile.TemporaryDirectory(prefix="farzi-") as folder:
         backend = ibis.duckdb.connect(temp_directory=folder)
+        threads = backend.con.execute("SELECT current_setting('threads')").fetchone()[0]
+        limit = max(_LEAST_MEMORY, threads * _MEMORY_A_THREAD)
+        backend.con.execute(f"SET memory_limit = '{limit >> 20}MiB'")
         try:
             yield backend, Path(folder)
         finally:
@@ -161,8 +169,19 @@ def _on_engine(backend: Any, folder: Path, engine: Engine) -> ir.Table:
     return cast("ir.Table", spark.read_parquet(str(numbered)))
 
 
+def _in_order(
+    backend: Any, events: ir.Table, items: ir.Table, engine: Engine
+) -> Iterable[pa.RecordBatch]:
+    """Batches of (user, token, time), ordered; from DuckDB as they come, never all at once."""
+    if engine != "duckdb":
+        return cast("list[pa.RecordBatch]", order_events(events, items).to_pyarrow().to_batches())
+    backend.create_view("numbered_events", number_events(events, items))
+    ordered = "SELECT user, token, time FROM numbered_events ORDER BY user, time, row"
+    return cast("Iterable[pa.RecordBatch]", backend.con.sql(ordered).to_arrow_reader(_BATCH))
+
+
 def _collect(
-    ordered: ir.Table,
+    ordered: Iterable[pa.RecordBatch],
 ) -> tuple[list[int | str], Sequences, NDArray[np.bool_]]:
     """Read ordered (user, token, time) rows into one sequence a user.
 
@@ -177,7 +196,7 @@ def _collect(
     chunks = [np.zeros(0, np.int32)]
     same_time = [np.zeros(0, np.bool_)]
     last_time: Any = None
-    for batch in ordered.to_pyarrow().to_batches():
+    for batch in ordered:
         if batch.num_rows == 0:
             continue
         runs = pc.run_end_encode(batch.column("user"))

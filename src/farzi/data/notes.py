@@ -53,7 +53,7 @@ class LargestShares:
     ) -> LargestShares:
         """Find both."""
         user = int(np.argmax(sequences.lengths))
-        counts = np.bincount(sequences.tokens, minlength=len(ids))
+        counts = sequences.token_counts(len(ids))
         item = int(np.argmax(counts))
         total = sequences.num_tokens
         return cls(

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Sequences"]
 
+_CHUNK = 1 << 22  # tokens handled together where every one takes an index of its own
+
 
 @dataclass(frozen=True, eq=False)
 class Sequences:
@@ -96,6 +98,13 @@ class Sequences:
         """Tokens in each sequence, int64 (num_sequences,)."""
         return np.diff(self.offsets)
 
+    def token_counts(self, size: int) -> NDArray[np.int64]:
+        """How often each of `size` tokens stands in the sequences, int64 (size,)."""
+        counts = np.zeros(size, np.int64)
+        for start in range(0, self.num_tokens, _CHUNK):
+            counts += np.bincount(self.tokens[start : start + _CHUNK], minlength=size)
+        return counts
+
     def take(self, indices: ArrayLike) -> Sequences:
         """The sequences at `indices`, in that order, copied."""
         chosen = self._indices(indices)
@@ -161,8 +170,14 @@ class Sequences:
 
     def _cut(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> Sequences:
         offsets = _offsets(ends - starts)
-        shift = np.repeat(starts - offsets[:-1], np.diff(offsets))
-        return Sequences(self.tokens[np.arange(offsets[-1]) + shift], offsets)
+        tokens = np.empty(offsets[-1], np.int32)
+        for rows in _chunks(offsets):
+            first, last = offsets[rows.start], offsets[rows.stop]
+            shift = np.repeat(
+                starts[rows] - offsets[rows], np.diff(offsets[rows.start : rows.stop + 1])
+            )
+            tokens[first:last] = self.tokens[np.arange(first, last) + shift]
+        return Sequences(tokens, offsets)
 
     def _indices(self, indices: ArrayLike) -> NDArray[np.int64]:
         chosen = np.asarray(indices)
@@ -173,6 +188,16 @@ class Sequences:
         if chosen.min() < 0 or chosen.max() >= len(self):
             raise IndexError(f"`indices` must be from 0 to {len(self) - 1}.")
         return chosen.astype(np.int64)
+
+
+def _chunks(offsets: NDArray[np.int64]) -> Iterator[slice]:
+    """Rows that hold a few million tokens together, or one that holds more: bounds the memory."""
+    start, count = 0, len(offsets) - 1
+    while start < count:
+        limit = offsets[start] + _CHUNK
+        stop = max(start + 1, int(np.searchsorted(offsets, limit, side="right")) - 1)
+        yield slice(start, stop)
+        start = stop
 
 
 def _offsets(lengths: ArrayLike) -> NDArray[np.int64]:

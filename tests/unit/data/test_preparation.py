@@ -284,3 +284,17 @@ def test_a_known_dataset_that_is_not_there_says_where_it_was_looked_for(tmp_path
         if not source.embedded:
             with pytest.raises(DataError, match=f"{name}: .* is not in the data root"):
                 prepare(name, data_root=tmp_path)
+
+
+def test_sequences_do_not_depend_on_the_memory_that_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log.csv"
+    rng = np.random.default_rng(0)
+    rows = rng.integers([3_000, 500, 50], size=(200_000, 3))
+    log.write_text("user,item,time\n" + "".join(f"u{u},{i},{t}\n" for u, i, t in rows))
+    whole = prepare(log)
+    monkeypatch.setattr("farzi.data.logs._LEAST_MEMORY", 64 << 20)
+    monkeypatch.setattr("farzi.data.logs._MEMORY_A_THREAD", 8 << 20)
+    monkeypatch.setattr("farzi.data.logs._BATCH", 2_048)
+    assert prepare(log) == whole

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from farzi.data import Sequences
+from farzi.data import sequences as sequences_module
 from farzi.errors import DataError
 
 
@@ -95,3 +96,18 @@ def test_refuses_broken_files(events: Sequences, tmp_path: Path) -> None:
     np.save(tokens, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="cannot be read"):
         Sequences.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 1 << 22])
+def test_what_is_done_in_chunks_does_not_depend_on_their_size(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequences_module, "_CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(9, size=int(n)).tolist() for n in rng.integers(0, 8, size=20)]
+    events = Sequences.from_lists(rows)
+    chosen = rng.permutation(20)[:11]
+    assert [row.tolist() for row in events.take(chosen)] == [rows[i] for i in chosen]
+    assert [row.tolist() for row in events.last(3)] == [row[-3:] for row in rows]
+    flat = [token for row in rows for token in row]
+    assert events.token_counts(9).tolist() == [flat.count(token) for token in range(9)]
