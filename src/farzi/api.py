@@ -282,13 +282,7 @@ def _open(
     else:
         return None, source if isinstance(source, PreparedData) else prepare(source, **read)
     data = on if isinstance(on, PreparedData) else read_again(remembered, on, **read)
-    check_split(
-        artifact,
-        fingerprint=data.fingerprint,
-        split_kind=data.split_kind,
-        split_seed=data.split_seed,
-        train_users_hash=data.train_users_hash,
-    )
+    check_split(artifact, data.identity)
     return artifact, data
 
 

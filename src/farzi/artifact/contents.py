@@ -12,6 +12,7 @@ import torch
 from farzi.artifact.checks import check_json, check_keys, check_text, short
 from farzi.artifact.layout import LEARNED_PREFIX, TOKENS, Json
 from farzi.artifact.storage import Dtype, check_dtype, pack, rounded_to
+from farzi.data.identity import SplitIdentity
 from farzi.errors import ArtifactError
 from farzi.synthetic import SyntheticSequences
 
@@ -192,14 +193,7 @@ class Artifact:
         )
 
 
-def check_split(
-    artifact: Artifact,
-    *,
-    fingerprint: str,
-    split_kind: str,
-    split_seed: int,
-    train_users_hash: str,
-) -> None:
+def check_split(artifact: Artifact, asked: SplitIdentity) -> None:
     """Refuse to score an artifact on a split that it was not distilled for.
 
     On any other, users that it was distilled from are among those it would be scored on.
@@ -207,18 +201,13 @@ def check_split(
     Raises:
         ArtifactError: one line that names what differs, both values and the way out.
     """
-    asked = {
-        "fingerprint": fingerprint,
-        "split_kind": split_kind,
-        "split_seed": split_seed,
-        "train_users_hash": train_users_hash,
-    }
-    for name, value in asked.items():
-        if artifact.source[name] != value:
-            raise ArtifactError(
-                f"the artifact was distilled with {name} {short(str(artifact.source[name]))}, not "
-                f"{short(str(value))}: score it on its own split, or distil one for this split."
-            )
+    own = SplitIdentity.of(artifact.source)
+    if name := own.difference(asked):
+        raise ArtifactError(
+            f"the artifact was distilled with {name} {short(str(getattr(own, name)))}, not "
+            f"{short(str(getattr(asked, name)))}: score it on its own split, or distil one for "
+            "this split."
+        )
 
 
 def check_source(source: Mapping[str, Json]) -> None:

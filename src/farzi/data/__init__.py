@@ -7,6 +7,7 @@ pyarrow; prepared data load with numpy alone.
 
 from __future__ import annotations
 
+from farzi.data.identity import SplitIdentity
 from farzi.data.preparation import prepare
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
@@ -18,6 +19,7 @@ __all__ = [
     "PreparedData",
     "Sequences",
     "Source",
+    "SplitIdentity",
     "Vocabulary",
     "available",
     "prepare",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from farzi.data.files import replacing_folder, restore_folder
+from farzi.data.identity import SplitIdentity
 from farzi.data.repeats import KEEP_ABOVE
 from farzi.data.sequences import Sequences
 from farzi.data.sources import RECORD, Origin, SeenItems, Task
@@ -76,6 +77,13 @@ class PreparedData:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     origin: Origin | None = field(default=None, compare=False)
+
+    @property
+    def identity(self) -> SplitIdentity:
+        """Which split of which source this is."""
+        return SplitIdentity(
+            self.fingerprint, self.split_kind, self.split_seed, self.train_users_hash
+        )
 
     @property
     def parts(self) -> dict[str, Sequences]:

@@ -71,13 +71,7 @@ def open_split(
     if missing := [name for name, _ in every if name not in also]:
         raise SettingsError(f"`also` {missing[0]}: has no artifact of split {data.split_seed}.")
     for distilled in (artifact, *also.values()):
-        check_split(
-            distilled,
-            fingerprint=data.fingerprint,
-            split_kind=data.split_kind,
-            split_seed=data.split_seed,
-            train_users_hash=data.train_users_hash,
-        )
+        check_split(distilled, data.identity)
     own = same_student(artifact.recipe["student"], student)
     teachers: tuple[Params, ...] = ()
     if any("teachers" in load_row(name).needs for name in tuple(rows) or ROWS):

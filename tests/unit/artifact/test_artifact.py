@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from artifact_examples import SOURCE, toy_artifact
 from farzi import artifact as artifacts
 from farzi.artifact import Artifact
+from farzi.data import SplitIdentity
 from farzi.errors import ArtifactError, SettingsError
 
 FILES = {
@@ -273,12 +274,10 @@ def test_a_run_folder_stands_for_its_artifact(tmp_path: Path) -> None:
 )
 def test_an_artifact_is_refused_on_another_split(name: str, value: Any) -> None:
     artifact = toy_artifact()
-    own = {
-        key: SOURCE[key] for key in ("fingerprint", "split_kind", "split_seed", "train_users_hash")
-    }
-    artifacts.check_split(artifact, **own)
+    artifacts.check_split(artifact, SplitIdentity.of(SOURCE))
+    other = SplitIdentity.of({**SOURCE, name: value})
     with pytest.raises(ArtifactError, match=f"{name} .*not {value}"):
-        artifacts.check_split(artifact, **{**own, name: value})
+        artifacts.check_split(artifact, other)
 
 
 @pytest.mark.parametrize(

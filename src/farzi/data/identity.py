@@ -1,0 +1,48 @@
+"""Which split of which source: the one value that says whether two things belong together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["SplitIdentity"]
+
+
+@dataclass(frozen=True)
+class SplitIdentity:
+    """A split of a source, told from every other.
+
+    On any split but its own, a model or a distilled dataset would be scored on users that it
+    learned from.
+
+    Args:
+        fingerprint: `sha256:...` of the source's content.
+        split_kind: how the three parts were told apart.
+        split_seed: seed of that; 0 where nothing is drawn.
+        train_users_hash: `sha256:...` of the sorted ids of the training users or texts.
+
+    Example:
+        >>> from farzi.data.identity import SplitIdentity
+        >>> one = SplitIdentity("sha256:ab", "users", 0, "sha256:cd")
+        >>> one.difference(SplitIdentity("sha256:ab", "users", 1, "sha256:ef"))
+        'split_seed'
+    """
+
+    fingerprint: str
+    split_kind: str
+    split_seed: int
+    train_users_hash: str
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> SplitIdentity:
+        """The identity that a record of a source holds, as an artifact or a model carries one."""
+        return cls(**{field.name: record[field.name] for field in dataclasses.fields(cls)})
+
+    def difference(self, other: SplitIdentity) -> str | None:
+        """The first field in which two differ; None where they are one."""
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) != getattr(other, field.name):
+                return field.name
+        return None
