@@ -310,7 +310,14 @@ def describe_error(error: Exception, flags: Collection[str] = ()) -> tuple[int, 
     return EXIT_FAILED, f"{type(error).__name__}: {message} (--traceback shows where)"
 
 
-_CALLED = {"overwrite": "--force"}  # arguments whose flags have another name
+_CALLED = {  # arguments whose flags have another name
+    "overwrite": "--force",
+    "lrs": "--grid-lr",
+    "batches": "--full-batch",
+    "decays": "--grid-decay",
+    "dropouts": "--grid-dropout",
+    "smoothings": "--grid-smoothing",
+}
 
 
 def _name_flags(message: str, flags: Collection[str]) -> str:

@@ -70,24 +70,24 @@ class CompareSettings:
 
     def __post_init__(self) -> None:
         if unknown := [row for row in self.rows if row not in ROWS]:
-            raise SettingsError(f"--rows: unknown row {unknown[0]!r}; known: {', '.join(ROWS)}.")
-        for flag, count in (
-            ("--seeds", self.seeds),
-            ("--full-batch", min(self.batches, default=0)),
-            ("--max-epochs", 1 if self.max_epochs is None else self.max_epochs),
-            ("--max-steps", self.max_steps),
+            raise SettingsError(f"`rows`: unknown row {unknown[0]!r}; known: {', '.join(ROWS)}.")
+        for name, count in (
+            ("seeds", self.seeds),
+            ("batches", min(self.batches, default=0)),
+            ("max_epochs", 1 if self.max_epochs is None else self.max_epochs),
+            ("max_steps", self.max_steps),
         ):
             if count < 1:
-                raise SettingsError(f"{flag} must be at least 1, got {count}.")
-        for flag, values, good in (
-            ("--grid-lr", self.lrs, all(value > 0 for value in self.lrs)),
-            ("--grid-decay", self.decays, all(value >= 0 for value in self.decays)),
-            ("--grid-dropout", self.dropouts, all(0 <= value < 1 for value in self.dropouts)),
-            ("--grid-smoothing", self.smoothings, all(0 <= value < 1 for value in self.smoothings)),
+                raise SettingsError(f"`{name}` must be at least 1, got {count}.")
+        for name, values, good in (
+            ("lrs", self.lrs, all(value > 0 for value in self.lrs)),
+            ("decays", self.decays, all(value >= 0 for value in self.decays)),
+            ("dropouts", self.dropouts, all(0 <= value < 1 for value in self.dropouts)),
+            ("smoothings", self.smoothings, all(0 <= value < 1 for value in self.smoothings)),
         ):
             if not values or not good:
                 shown = ", ".join(map(str, values)) or "nothing"
-                raise SettingsError(f"{flag}: {shown} cannot be tried.")
+                raise SettingsError(f"`{name}`: {shown} cannot be tried.")
 
     @property
     def limits(self) -> Limits:

@@ -90,7 +90,7 @@ def rows_of(splits: Sequence[Split], settings: CompareSettings) -> dict[str, Row
         reasons = [row.missing(split) for split in splits]
         if reason := next(filter(None, reasons), None):
             if name in settings.rows:
-                raise SettingsError(f"--rows: {name} {reason}.")
+                raise SettingsError(f"`rows`: {name} {reason}.")
             continue
         if name == "farzi":
             rows |= {also: distilled(also) for also in splits[0].distilled if also != name}

@@ -120,7 +120,11 @@ def read_experiment(path: Path) -> Experiment:
     for name, kind in (("compare", CompareSettings), ("search", SearchSettings)):
         if name in given:
             _check_names(path, given[name], _fields(kind), f"{name}.")
-            given[name] = kind(**_typed(path, given[name], kind, f"{name}."))
+            values_of = _typed(path, given[name], kind, f"{name}.")
+            try:
+                given[name] = kind(**values_of)
+            except SettingsError as error:
+                raise SettingsError(f"{path}: [{name}] {error}") from None
     compare = given.get("compare", CompareSettings())
     given = _typed(path, given, Experiment)
     given["compare"] = dataclasses.replace(compare, seeds=given.get("seeds", 3))

@@ -94,7 +94,9 @@ def train_student(
         ),
         lambda params: validation_loss(student, params, looked),
         device=device,
-        progress=lambda step, loss, left: tell(f"step {step:,}, loss {loss:.3f}"),
+        progress=lambda step, loss, left_s: tell(
+            f"step {step:,}, loss {loss:.3f}, at most {left_s:.0f} s left"
+        ),
         clock=time.process_time if _counts_processor_time(device) else time.perf_counter,
     )
     training = Training(

@@ -110,3 +110,15 @@ def test_train_and_evaluate_an_artifact(tmp_path, capsys):
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(SettingsError):
         CompareSettings(**wrong)
+
+
+def test_the_command_names_its_own_flags(tmp_path, capsys):
+    distill(toy_data(tmp_path), tmp_path / "run", SMALL)
+    command = ["compare", str(tmp_path / "run"), "-q"]
+    for wrong, message in (
+        (["--grid-lr", "0"], "--grid-lr: 0.0 cannot be tried."),
+        (["--full-batch", "0"], "--full-batch must be at least 1, got 0."),
+        (["--rows", "fazri"], "--rows: unknown row 'fazri'"),
+    ):
+        assert main([*command, *wrong]) == 2
+        assert message in capsys.readouterr().err

@@ -218,6 +218,7 @@ def test_list_and_show(toy, tmp_path, capsys):
         (('about = "a toy"', 'abuot = "a toy"'), "unknown name 'abuot': did you mean about"),
         (('"random"', '"rendom"'), "unknown row 'rendom': did you mean random"),
         (("lrs = [0.05]", "lr = [0.05]"), "unknown name 'compare.lr'"),
+        (("lrs = [0.05]", "lrs = [0.0]"), r"\[compare\] `lrs`: 0.0 cannot be tried"),
         (("seeds = 2", 'seeds = "two"'), "`seeds` must be int"),
         (("lrs = [0.05]", "lrs = 0.05"), "`compare.lrs` must be a list"),
         (("splits = [0, 1]", "splits = []"), "`splits` is empty"),
