@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ def distill(
     resume: bool = False,
     dry_run: bool = False,
     report: Annotated[bool, Parameter(negative="--no-report")] = True,
+    track: str | None = None,
     reading: Reading = DEFAULT_READING,
     seed: Annotated[
         int | None, Parameter(help="Seed of the models: their weights and their batches.")
@@ -90,6 +92,7 @@ def distill(
         resume: go on with the run in OUT.
         dry_run: check everything, show the settings, and stop before any training.
         report: write the run's report at the end; --no-report leaves it out.
+        track: tensorboard: the run's numbers as curves in OUT/tensorboard while it goes on.
 
     Example:
         farzi distill stdlib-calls --out runs/calls
@@ -128,6 +131,7 @@ def distill(
                 resume=resume,
                 dry_run=dry_run,
                 report=report,
+                track=track,
                 device=chosen_device,
                 stop=stop,
                 output=output,
@@ -171,6 +175,7 @@ def _one_split(
     resume: bool,
     dry_run: bool,
     report: bool,
+    track: str | None,
     device: Any,
     stop: _Stop,
     output: Output,
@@ -182,6 +187,7 @@ def _one_split(
     from farzi.distill.folder import check_claim
     from farzi.distill.parse import settings_for
     from farzi.distill.world import world_of_torchrun
+    from farzi.report.tracking import tracker
 
     if not resume and int(os.environ.get("RANK", "0")) == 0:
         check_claim(folder, {}, resume)  # before the source is read, which may take long
@@ -196,7 +202,9 @@ def _one_split(
         for warning in plan.warnings:
             output.say(f"warning: {warning}")
         return {"out": str(folder), "settings": plan.settings.as_dict()}
+    told = None if track is None else tracker(track, folder)
     with (
+        contextlib.closing(told) if told is not None else contextlib.nullcontext(),
         world_of_torchrun(device) as world,
         (output if world.rank == 0 else Output(quiet=True)).progress("distil", unit="") as bar,
         stop.polled(),
@@ -210,6 +218,7 @@ def _one_split(
             report=lambda stage, done, total, note: bar(
                 done, total, f"{stage}: {note}" if note else stage
             ),
+            on_record=None if told is None else told.record,
             should_stop=stop.asked,
             world=world,
         )

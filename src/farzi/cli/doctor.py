@@ -24,6 +24,7 @@ __all__ = ["Finding", "doctor"]
 PACKAGES = ["torch", "numpy", "safetensors", "ibis-framework", "duckdb", "pyarrow"]
 EXTRAS = {
     "hf": ("transformers", "Hugging Face models and data"),
+    "hub": ("huggingface_hub", "sharing an artifact"),
     "spark": ("pyspark", "event logs too large for one machine"),
     "track": ("tensorboard", "curves in TensorBoard while a run goes on"),
 }

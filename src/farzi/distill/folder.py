@@ -16,10 +16,10 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -35,6 +35,7 @@ from farzi.synthetic import SyntheticSequences
 
 __all__ = [
     "Metrics",
+    "OnRecord",
     "check_claim",
     "claim",
     "load_state",
@@ -42,6 +43,8 @@ __all__ = [
     "save_state",
     "state_file",
 ]
+
+OnRecord: TypeAlias = Callable[[Record], None]
 
 RECORD = "settings.json"
 LOCK = "run.lock"
@@ -159,13 +162,21 @@ class Metrics:
         path: the file.
         step: outer steps of the state that is gone on from; None for a new run.
         writes: whether this process writes it.
+        on_record: called with every record that is added.
 
     Raises:
         DataError: a record that the state needs is missing or damaged.
     """
 
-    def __init__(self, path: Path, step: int | None, writes: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        step: int | None,
+        writes: bool,
+        on_record: OnRecord | None = None,
+    ) -> None:
         self.path = path
+        self.on_record = on_record
         self.writes = writes
         self.records: list[Record] = []
         if step is not None and writes:
@@ -197,6 +208,8 @@ class Metrics:
     def add(self, record: Record) -> None:
         """Note a record; `write` puts it into the file."""
         self.records.append(record)
+        if self.on_record is not None:
+            self.on_record(record)
 
     def drop_after(self, count: int) -> None:
         """Forget all but the first `count` records."""

@@ -25,6 +25,7 @@ from farzi.data.sequences import Sequences
 from farzi.distill.distiller import Distiller, DistillState
 from farzi.distill.folder import (
     Metrics,
+    OnRecord,
     check_claim,
     claim,
     load_state,
@@ -267,6 +268,7 @@ def distill(
     teachers: str | os.PathLike[str] | None = None,
     device: torch.device | str = "cpu",
     report: Report | None = None,
+    on_record: OnRecord | None = None,
     should_stop: ShouldStop = never,
     world: World = ALONE,
 ) -> RunOutcome:
@@ -286,6 +288,7 @@ def distill(
         teachers: folder of teachers that several runs share; None: the run's own.
         device: where to compute.
         report: called with (stage, done, total, note).
+        on_record: called with every record of `metrics.jsonl` when it is made.
         should_stop: asked before every inner step, by several processes after every outer step;
             True saves what is complete and returns.
         world: the processes of this run; only the first writes the result.
@@ -335,6 +338,7 @@ def distill(
             world,
             began,
             folder / "teachers" if teachers is None else Path(teachers),
+            on_record if first else None,
         )
         try:
             return run.go(resume)
@@ -354,6 +358,7 @@ class _Run:
     world: World
     began: float
     teachers: Path
+    on_record: OnRecord | None
 
     @property
     def ask(self) -> ShouldStop:
@@ -384,7 +389,9 @@ class _Run:
         )
         file = state_file(self.folder, self.world.rank)
         state = load_state(file, settings.inner.optimizer, self.device, start) if resume else None
-        metrics = Metrics(self.folder / "metrics.jsonl", state.step if state else None, first)
+        metrics = Metrics(
+            self.folder / "metrics.jsonl", state.step if state else None, first, self.on_record
+        )
         if state is None:
             state = distiller.begin(
                 lambda done, total, note: self.say("students", done, total, note)

@@ -115,7 +115,8 @@ def lines(
     ys = [value for line in series for value in line.ys]
     across = _Axis(*_range(xs, pad=0.0), LEFT, WIDTH - RIGHT)
     up = _Axis(*_range(ys, pad=0.08 if mark is None else 0.2, log=log), HEIGHT - BOTTOM, TOP, log)
-    parts = [_frame(across, up, x, y)]
+    whole = all(value == round(value) for value in xs)
+    parts = [_frame(across, up, x, y, whole=whole)]
     for number, line in enumerate(series, start=1):
         places = [(across(a), up(b)) for a, b in zip(line.xs, line.ys, strict=True)]
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in places)
@@ -292,7 +293,14 @@ def _svg(
 
 
 def _frame(
-    across: _Axis, up: _Axis, x: str, y: str, *, percent: bool = False, both: bool = True
+    across: _Axis,
+    up: _Axis,
+    x: str,
+    y: str,
+    *,
+    percent: bool = False,
+    both: bool = True,
+    whole: bool = False,
 ) -> str:
     """Grid lines, ticks and the names of the axes."""
     parts = []
@@ -307,6 +315,7 @@ def _frame(
         f'<text class="tick" text-anchor="middle" x="{across(value):.1f}" '
         f'y="{HEIGHT - BOTTOM + 17}">{_number(value, percent and both)}</text>'
         for value in across.ticks(5)
+        if not whole or abs(value - round(value)) < 1e-9
     ]
     parts.append(
         f'<path class="base" d="M{LEFT},{HEIGHT - BOTTOM} {WIDTH - RIGHT},{HEIGHT - BOTTOM}"/>'

@@ -21,13 +21,17 @@ class TensorBoard:
     """
 
     def __init__(self, run: Path) -> None:
-        self._writer = SummaryWriter(str(run / "tensorboard"))
+        self._folder = run / "tensorboard"
+        self._writer: SummaryWriter | None = None
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Write the numbers of one record."""
+        """Write the numbers of one record; the first makes the folder."""
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self._folder))
         for name, value in flat_numbers(record).items():
             self._writer.add_scalar(name, value, record["step"])
 
     def close(self) -> None:
         """Write what is still held."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()

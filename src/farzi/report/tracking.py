@@ -28,7 +28,7 @@ class Tracker(Protocol):
 
 
 def tracker(name: str, run: Path) -> Tracker:
-    """The tracker of this name, for the run in a folder.
+    """The tracker of this name, for the run in a folder, which it leaves alone until a record.
 
     Raises:
         SettingsError: there is none, or its package is not installed.
