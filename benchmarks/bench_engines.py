@@ -3,24 +3,29 @@
     python benchmarks/bench_engines.py             writes benchmarks/results/engines.json
 
 Every engine runs in a process of its own. All are timed in turns, one call each a round, so that
-drift hits all alike; the figure is the median over the rounds. Peers are timed with both ways of
-writing the loss at the smallest number of steps and with their faster one at the others. Peers that
-are not installed are reported as such. They may live in another environment: FARZI_PEERS_PYTHON
-names its interpreter (benchmarks/requirements.txt lists them).
+drift hits all alike; the figure is the median over the rounds. The results are written after every
+round, and the rounds end when the minutes are over: cut off, it has lost nothing. Peers are timed
+with both ways of writing the loss at the smallest number of steps and with their faster one at the
+others. Peers that are not installed are reported as such. They may live in another environment:
+FARZI_PEERS_PYTHON names its interpreter (benchmarks/requirements.txt lists them).
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import os
 import platform
 import re
+import select
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -38,7 +43,9 @@ OURS = (
     "farzi Stored compiled, generic",
     "farzi Reversible, generic",
 )
-PACKAGES = ("torch", "torchopt", "higher", "jax", "optax")
+WEIGHTS = "data weights"
+LEAST_S = 20.0  # seconds that an engine has to start and to run twice
+PACKAGES = ("torch", "torchopt", "higher", "bergson", "jax", "optax")
 
 
 @dataclass
@@ -49,20 +56,35 @@ class Row:
     head: str
     steps: int
     installed: bool = True
+    in_time: bool = True
     ms_per_step: float | None = None
     ms_per_step_all: list[float] = field(default_factory=list)
     peak_bytes: int | None = None
     gradient_error: float | None = None
 
+    def add(self, seconds: float) -> None:
+        """Note one timed call."""
+        self.ms_per_step_all.append(round(1e3 * seconds / self.steps, 3))
+        self.ms_per_step = round(statistics.median(self.ms_per_step_all), 3)
+
+
+class OutOfTimeError(Exception):
+    """An engine did not answer before its time was over."""
+
 
 class Child:
-    """One engine in a process of its own."""
+    """One engine in a process of its own.
 
-    def __init__(self, row: Row, threads: int) -> None:
+    Args:
+        until: the time (`time.monotonic`) after which no answer is waited for.
+    """
+
+    def __init__(self, row: Row, threads: int, until: float, task: str) -> None:
         command = [interpreter(row.engine), "-m", "benchmarks.child", "--engine", row.engine]
         command += ["--head", row.head, "--steps", str(row.steps), "--threads", str(threads)]
+        self._until = until
         self._process = subprocess.Popen(
-            command,
+            [*command, "--task", task],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             text=True,
@@ -70,7 +92,10 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        self.ready = self._read() == "ready"
+
+    def is_ready(self) -> bool:
+        """Whether the engine is installed and has run once."""
+        return self._read() == "ready"
 
     def ask(self, command: str) -> float:
         """The answer to one command of `benchmarks.child`."""
@@ -85,6 +110,9 @@ class Child:
 
     def _read(self) -> str:
         assert self._process.stdout is not None
+        left = max(0.0, self._until - time.monotonic())
+        if not select.select([self._process.stdout], [], [], left)[0]:
+            raise OutOfTimeError
         return self._process.stdout.readline().strip()
 
 
@@ -94,48 +122,74 @@ def interpreter(engine: str) -> str:
     return sys.executable if own else os.environ.get("FARZI_PEERS_PYTHON", sys.executable)
 
 
-def measure(rows: list[Row], rounds: int, threads: int, folder: Path) -> None:
-    """Fill `rows`: every engine is started and run twice untimed, then all are timed in turns."""
+def measure(
+    rows: list[Row],
+    options: argparse.Namespace,
+    until: float,
+    folder: Path,
+    keep: Callable[[], None],
+    task: str = "soft tokens",
+) -> None:
+    """Fill `rows`: every engine is started and run twice untimed, then all are timed in turns.
+
+    Calls `keep` whenever there is something new, and ends at `until`.
+    """
     children: list[tuple[Row, Child]] = []
-    for row in rows:
-        child = Child(row, threads)
-        row.installed = child.ready
-        if child.ready:
-            row.peak_bytes = int(child.ask("memory"))
-            child.ask(f"gradient {folder / name_of(row)}")
-            children.append((row, child))
-        else:
+    start_until = time.monotonic() + 0.6 * (until - time.monotonic())
+    for started, row in enumerate(rows):
+        own = share(start_until, len(rows) - started)
+        child = Child(row, options.threads, max(own, time.monotonic() + LEAST_S), task)
+        try:
+            row.installed = child.is_ready()
+            if row.installed:
+                row.peak_bytes = int(child.ask("memory"))
+                child.ask(f"gradient {folder / name_of(row)}")
+                row.gradient_error = gradient_error(row, folder, rows[0], centre=task != WEIGHTS)
+                children.append((row, child))
+        except (OutOfTimeError, ValueError):
+            row.in_time = False
+        if not children or children[-1][1] is not child:
             child.close()
         print(f"T={row.steps} {row.engine}, {row.head}: {row.peak_bytes} bytes", flush=True)
-    for number in range(rounds):
+        keep()
+    for number in range(options.rounds):
         for row, child in children:
-            row.ms_per_step_all.append(round(1e3 * child.ask("time") / row.steps, 3))
-        print(f"T={rows[0].steps}: round {number + 1} of {rounds}", flush=True)
-    for row, child in children:
+            child._until = until
+            try:
+                row.add(child.ask("time"))
+            except (OutOfTimeError, ValueError):
+                print(f"T={row.steps}: out of time in round {number + 1}", flush=True)
+                break
+        else:
+            print(f"T={rows[0].steps}: round {number + 1} of {options.rounds}", flush=True)
+            keep()
+            continue
+        break
+    keep()
+    for _, child in children:
         child.close()
-        row.ms_per_step = round(statistics.median(row.ms_per_step_all), 3)
-        row.gradient_error = gradient_error(row, folder)
 
 
 def name_of(row: Row) -> str:
     return re.sub(r"\W+", "_", f"{row.engine} {row.head} {row.steps}") + ".npy"
 
 
-def gradient_error(row: Row, folder: Path) -> float | None:
-    """Relative difference of the meta-gradient from autograd's with the same loss, centred.
+def gradient_error(row: Row, folder: Path, first: Row, *, centre: bool) -> float | None:
+    """Relative difference of the meta-gradient from that of the `first` engine.
 
-    The two losses differ by a constant a row of P, which no soft token can follow.
+    Gradients of soft tokens are centred: the two ways of writing the loss differ by a constant a
+    row of P, which no soft token can follow.
     """
-    reference = folder / name_of(Row("autograd", "logsumexp", row.steps))
+    reference = folder / name_of(first)
     if not reference.exists():
         return None
 
-    def centred(path: Path) -> np.ndarray:
+    def read(path: Path) -> np.ndarray:
         gradient = np.load(path).astype(np.float64)
-        return gradient - gradient.mean(-1, keepdims=True)
+        return gradient - gradient.mean(-1, keepdims=True) if centre else gradient
 
-    expected = centred(reference)
-    difference = centred(folder / name_of(row)) - expected
+    expected = read(reference)
+    difference = read(folder / name_of(row)) - expected
     return float(np.linalg.norm(difference) / np.linalg.norm(expected))
 
 
@@ -165,17 +219,17 @@ def processor() -> str:
     return models[0] if models else platform.machine()
 
 
-def write(rows: list[Row], options: argparse.Namespace) -> None:
+def write(path: Path, rows: list[Row], options: argparse.Namespace) -> None:
     """Replace the results by those so far."""
     record = {
         "date": datetime.date.today().isoformat(),
         "hardware": f"{os.cpu_count()} cores, {processor()}",
         "threads": options.threads,
         "timed_calls": options.rounds,
-        "versions": versions(),
+        "versions": _versions(),
         "rows": [asdict(row) for row in rows],
     }
-    write_json(RESULTS, record)
+    write_json(path, record)
 
 
 def write_json(path: Path, record: dict[str, object]) -> None:
@@ -186,26 +240,45 @@ def write_json(path: Path, record: dict[str, object]) -> None:
     draft.rename(path)
 
 
+@functools.cache
+def _versions() -> dict[str, str]:
+    return versions()
+
+
+def share(until: float, parts_left: int) -> float:
+    """The end of the next of `parts_left` equal parts of the time that is left."""
+    now = time.monotonic()
+    return now + (until - now) / parts_left
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--engines", nargs="+", default=[*PEERS, *OURS])
+    parser.add_argument("--minutes", type=float, default=7.0, help="all of it ends after these")
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
+    until = time.monotonic() + 60 * options.minutes
     faster = dict.fromkeys(options.engines, HEADS)
     faster |= dict.fromkeys(OURS, HEADS[:1])
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:
-        for steps in sorted(options.steps):
+        for done, steps in enumerate(sorted(options.steps)):
             new = [Row(e, head, steps) for e in options.engines for head in faster[e]]
-            measure(new, options.rounds, options.threads, Path(folder))
+            rows += new
+            measure(
+                new,
+                options,
+                share(until, len(options.steps) - done),
+                Path(folder),
+                functools.partial(write, options.out, rows, options),
+            )
             for engine in options.engines:
                 timed = [r for r in new if r.engine == engine and r.ms_per_step is not None]
                 if timed:
                     faster[engine] = (min(timed, key=lambda r: r.ms_per_step or 0.0).head,)
-            rows += new
-            write(rows, options)
 
 
 if __name__ == "__main__":

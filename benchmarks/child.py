@@ -38,8 +38,12 @@ ADAPTERS = {
 }
 
 
-def builder(engine: str, steps: int, head: str) -> Run:
+def builder(engine: str, steps: int, head: str, task: str) -> Run:
     """The engine's `build` with the arguments it needs."""
+    if task == "data weights":
+        from benchmarks.adapters import data_weights
+
+        return data_weights.build(make(), steps, engine)
     build = import_module(f"benchmarks.adapters.{ADAPTERS[engine]}").build
     if engine == "jax.checkpoint":
         build = partial(build, rematerialise=True)
@@ -80,7 +84,8 @@ def peak_above_start(run: Run, libc: ctypes.CDLL | None) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--engine", choices=ADAPTERS, required=True)
+    parser.add_argument("--engine", required=True)
+    parser.add_argument("--task", choices=("soft tokens", "data weights"), default="soft tokens")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--head", default="logsumexp")
     parser.add_argument("--threads", type=int, default=2)
@@ -90,8 +95,8 @@ def main() -> None:
         import torch
 
         torch.set_num_threads(options.threads)
-    run = builder(options.engine, options.steps, options.head)
-    small = builder(options.engine, 1, options.head)
+    run = builder(options.engine, options.steps, options.head, options.task)
+    small = builder(options.engine, 1, options.head, options.task)
     small()
     del small
     print("ready", flush=True)

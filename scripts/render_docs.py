@@ -210,8 +210,11 @@ def write_results(root: Path, *, write: bool) -> list[Path]:
 
 def render_engines(root: Path, name: str) -> str:
     """Return time, memory and agreement of every engine, peers against the fastest of them."""
-    result = json.loads((root / "benchmarks" / "results" / f"{name}.json").read_text())
-    rows = [row for row in result["rows"] if row["installed"]]
+    path = root / "benchmarks" / "results" / f"{name}.json"
+    if not path.exists():
+        return f"*Not run yet: {path.relative_to(root)} is not there.*"
+    result = json.loads(path.read_text())
+    rows = [row for row in result["rows"] if row["ms_per_step"] is not None]
     head = [
         "steps",
         "engine",
@@ -244,10 +247,17 @@ def render_engines(root: Path, name: str) -> str:
             )
         )
     versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    counts = sorted({len(row["ms_per_step_all"]) for row in rows})
+    calls = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    late = [
+        f"{r['engine']} at {r['steps']} steps" for r in result["rows"] if not r.get("in_time", 1)
+    ]
     note = (
         f"{result['date']}, {result['hardware']}, {result['threads']} threads; median of "
-        f"{result['timed_calls']} calls in turns; {versions}."
+        f"{calls} calls in turns; {versions}."
     )
+    if late:
+        note += f" Not ready within the benchmark's minutes: {', '.join(late)}."
     return "\n".join([*lines, "", note])
 
 
@@ -257,7 +267,7 @@ def render_fastest(root: Path, name: str) -> str:
     steps = max(row["steps"] for row in result["rows"])
     best: dict[str, Mapping[str, Any]] = {}
     for row in result["rows"]:
-        if row["installed"] and row["steps"] == steps:
+        if row["ms_per_step"] is not None and row["steps"] == steps:
             known = best.setdefault(row["engine"], row)
             if row["ms_per_step"] < known["ms_per_step"]:
                 best[row["engine"]] = row
