@@ -207,6 +207,8 @@ def plan_run(
         if getattr(built, name) != size:
             what = f"must have `{name}` {size}, got {getattr(built, name)}."
             raise SettingsError(f"`student` {what}")
+    if chosen.inner.compiled and (reason := getattr(built, "not_compiled", None)):
+        raise SettingsError(f"`inner.compiled` must be false for this student: {reason}.")
     teacher = with_dropout(built, chosen.teachers.dropout)
     if value is None and built.settings()["name"] in STUDENTS:  # every size is known now
         chosen = replace(chosen, student=StudentSettings.of(built))

@@ -144,6 +144,14 @@ class ModuleStudent:
         record = json.dumps([values, sorted((name, list(x)) for name, x in shapes.items())])
         return hashlib.sha256(record.encode()).hexdigest()[:16]
 
+    @property
+    def not_compiled(self) -> str | None:
+        """Why `torch.compile` cannot take its inner steps; None where nothing is known."""
+        for name, each in self._body(torch.float32, "cpu").module.named_modules():
+            if isinstance(each, nn.RNNBase):
+                return f"torch compiles no {type(each).__name__}, which its layer {name!r} is"
+        return None
+
     def _body_for(self, params: Params) -> _Body:
         one = next(iter(params.values()))
         return self._body(one.dtype, one.device)
@@ -333,6 +341,10 @@ def _first_tensor(output: Any) -> Tensor:
 @contextlib.contextmanager
 def _twice_differentiable(device: torch.device) -> Iterator[None]:
     """In here torch's attention and recurrent layers run in forms with a second derivative."""
+    if torch.compiler.is_compiling():
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+        return
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

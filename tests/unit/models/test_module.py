@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from farzi.errors import SettingsError
+from farzi.metagrad import Adam, CompiledLoss, Stored, metagradient
 from farzi.models import (
     build_student,
     from_file,
@@ -189,6 +190,38 @@ def test_the_fingerprint_is_of_what_is_computed() -> None:
     ]
     assert fingerprints[0] == fingerprints[1] == fingerprints[2]
     assert len(set(fingerprints)) == 3
+
+
+def test_what_cannot_be_compiled_says_so() -> None:
+    assert "no GRU, which its layer 'body' is" in str(from_module(Recurrent, LENGTH).not_compiled)
+    assert from_module(Attending, LENGTH).not_compiled is None
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
+def test_a_module_of_attention_can_be_compiled() -> None:
+    student = from_module(Attending, LENGTH)
+    params = student.init(torch.Generator().manual_seed(0), torch.float64)
+    meta = {"tokens": torch.randn(2, LENGTH, TOKENS, dtype=torch.float64).softmax(-1)}
+
+    def loss(params: Any, meta: Any, inputs: Any) -> Tensor:
+        return sequence_loss(student, params, meta["tokens"])
+
+    compiled = CompiledLoss(loss, backend="aot_eager")
+    gradients = [
+        metagradient(
+            inner,
+            lambda params, meta: sequence_loss(student, params, tokens()),
+            params,
+            meta,
+            steps=3,
+            optimizer=Adam(lr=0.01, eps_root=1e-8),
+            adjoint=Stored(),
+        ).meta_grads["tokens"]
+        for inner in (compiled, compiled.__call__)
+    ]
+    assert gradients[1].abs().max() > 1e-6
+    torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-14)
 
 
 def test_an_instance_is_drawn_anew() -> None:
