@@ -89,7 +89,9 @@ def build_app(tokens: Sequence[str]) -> cyclopts.App:
     for position, (name, summary) in enumerate(COMMANDS.items()):
         if name == called:
             function = getattr(importlib.import_module(f"farzi.cli.{name}"), name)
-            app.command(function, name=name, sort_key=position, help_epilogue=_example(function))
+            example = _example(function)
+            function.__doc__ = _common.reflow(getdoc(function))
+            app.command(function, name=name, sort_key=position, help_epilogue=example)
         else:
             app.command(_stand_in, name=name, sort_key=position, help=summary)
     return app

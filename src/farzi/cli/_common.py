@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import difflib
+import inspect
 import json
 import logging
 import os
@@ -47,6 +48,7 @@ __all__ = [
     "error_boundary",
     "keep_freed_memory",
     "log_to_stderr",
+    "reflow",
 ]
 
 EXIT_DONE = 0
@@ -64,6 +66,35 @@ SplitSeeds = Annotated[
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], Parameter(help="Where to compute.", env_var="FARZI_DEVICE")
 ]
+
+
+def reflow(docstring: str | None) -> str:
+    r"""Return a docstring with each paragraph, and each argument, on one line.
+
+    A help page wraps them to the terminal.
+
+    Example:
+        >>> from farzi.cli._common import reflow
+        >>> print(reflow("Do it\nwell.\n\nArgs:\n    a: the\n        first."))
+        Do it well.
+        <BLANKLINE>
+        Args:
+            a: the first.
+    """
+    lines: list[str] = []
+    for line in inspect.cleandoc(docstring or "").splitlines():
+        before = lines[-1] if lines else ""
+        indent, own = _indent(line), _indent(before)
+        goes_on = indent > own >= 4 or (indent == own == 0 and not re.fullmatch(r"\w+:", before))
+        if line and before and goes_on:
+            lines[-1] = f"{before} {line.strip()}"
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 # ---------------------------------------------------------------------------------------- output
@@ -144,6 +175,7 @@ class Output:
             yield _ProgressLines(task, unit)
 
 
+Output.__doc__ = reflow(Output.__doc__)
 DEFAULT_OUTPUT = Output()
 
 

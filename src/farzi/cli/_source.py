@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from farzi.cli._common import reflow
+
 __all__ = ["DEFAULT_READING", "On", "Reading"]
 
 _GROUP = Group("Source", sort_key=1)
@@ -82,4 +84,5 @@ class Reading:
         return {name: value for name, value in values.items() if value is not None}
 
 
+Reading.__doc__ = reflow(Reading.__doc__)
 DEFAULT_READING = Reading()
