@@ -19,6 +19,7 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     inputs:refused  the same: sources that are refused, and what is said
     example:NAME  examples/NAME.py, as code
     storage:NAME  experiments/results/NAME.json, as experiments/storage.py writes it
+    scoring:NAME  experiments/results/NAME.json, as experiments/scoring.py writes it
     results:NAME  a part of docs/results/index.md, from the cells in experiments/results/*/cells
 
 docs/results/NAME.md, the figures beside it and docs/picture.svg are written whole. No number in
@@ -49,8 +50,8 @@ from draw_picture import PICTURE, draw  # noqa: E402
 from result_plots import plots  # noqa: E402
 
 PART = re.compile(
-    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|example|storage|results)"
-    r":([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
+    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|example|storage|scoring"
+    r"|results):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
 
@@ -93,6 +94,7 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
                 "inputs": render_inputs,
                 "example": render_example,
                 "storage": render_storage,
+                "scoring": render_scoring,
                 "results": render_results,
             }
             body = renderers[kind](root, name)
@@ -182,6 +184,27 @@ def render_storage(root: Path, name: str) -> str:
             f"{' | '.join(changed)} | {row['loss']:.4f} ± {row['loss_spread']:.4f} |"
         )
     return "\n".join([*lines, "", result["protocol"]])
+
+
+def render_scoring(root: Path, name: str) -> str:
+    """Return the scores of one student by the old rule and by the present one, side by side."""
+    path = root / "experiments" / "results" / f"{name}.json"
+    if not path.exists():
+        return f"*Not run yet: {path.relative_to(root)} is not there.*"
+    lines = [table_line(["source", "", "last context alone", "every target"])]
+    lines.append(table_line(["---", "---", "---:", "---:"]))
+    for row in json.loads(path.read_text())["rows"]:
+        for metric, before in row["before"].items():
+            values = [before, row["after"][metric]]
+            form = "{:,}" if metric == "targets" else "{:.4f}"
+            label = "test targets scored" if metric == "targets" else metric
+            lines.append(table_line([row["source"], label, *(form.format(v) for v in values)]))
+        if "seen_items_after" in row:
+            kinds = [row["seen_items_before"], row["seen_items_after"]]
+            said = [", ".join(sorted(set(kind))) for kind in kinds]
+            splits = f"seen items, {len(kinds[0])} split seeds"
+            lines.append(table_line([row["source"], splits, *said]))
+    return "\n".join(lines)
 
 
 def collected(root: Path) -> list[Collected]:
