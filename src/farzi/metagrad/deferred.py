@@ -9,13 +9,13 @@ side and multiplied once. Memory does not grow with the number of steps.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from farzi.metagrad.ambient import now, within
 from farzi.metagrad.memo import gradient_is_known, recall
 from farzi.native import kernels_for
 
@@ -83,20 +83,12 @@ class ThinProducts:
         return sum(f.numel() * f.element_size() for f in self._factors or ())
 
 
-_SINKS: ContextVar[Mapping[int, ThinProducts | None]] = ContextVar("sinks")
-
-
-@contextlib.contextmanager
 def reading(
     tensors: Mapping[str, Tensor], sinks: Mapping[str, ThinProducts] | None = None
-) -> Iterator[None]:
+) -> contextlib.AbstractContextManager[None]:
     """In here `readout` knows `tensors`, and sends the gradient of each to its sink."""
     known = {id(x): (sinks or {}).get(name) for name, x in tensors.items() if x.ndim >= 2}
-    token = _SINKS.set(known)
-    try:
-        yield
-    finally:
-        _SINKS.reset(token)
+    return within(sinks=known)
 
 
 def readout(P: Tensor, E: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -121,7 +113,7 @@ def readout(P: Tensor, E: Tensor, rows: Tensor | None = None) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return (P if rows is None else P[rows]) @ E
-    sinks = _SINKS.get({})
+    sinks = now().sinks
     sink = sinks.get(id(P))
     if id(P) not in sinks or (sink is None and P.requires_grad):
         return (P if rows is None else P[rows]) @ E

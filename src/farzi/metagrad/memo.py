@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Hashable, Iterator
-from contextvars import ContextVar
 
 from torch import Tensor
+
+from farzi.metagrad.ambient import now, within
 
 __all__ = [
     "Memo",
@@ -82,23 +83,15 @@ class Memo:
     def recording(self) -> Iterator[None]:
         """Keep what `recall` is given in here."""
         self._kept, self._next, self._asked = [], None, 0
-        with self._open():
+        with within(memo=self):
             yield
 
     @contextlib.contextmanager
     def replaying(self) -> Iterator[None]:
         """Give back in here what was kept."""
         self._next, self._asked = 0, 0
-        with self._open():
+        with within(memo=self):
             yield
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[None]:
-        token = _MEMO.set(self)
-        try:
-            yield
-        finally:
-            _MEMO.reset(token)
 
     def recall(
         self, compute: Callable[[], tuple[Tensor, ...]], *, in_pages: bool = True
@@ -128,10 +121,6 @@ class Memo:
         return sum(t.numel() * t.element_size() for kept in self._kept for t in kept)
 
 
-_MEMO: ContextVar[Memo | None] = ContextVar("memo", default=None)
-_KNOWN: ContextVar[bool] = ContextVar("known", default=False)
-
-
 def _alone(values: tuple[Tensor, ...]) -> Iterator[Tensor]:
     """The values without the graph that they will get."""
     return (value.detach() for value in values)
@@ -144,7 +133,7 @@ def recall(
 
     Large values are better kept as they are than `in_pages`, which copies them.
     """
-    memo = _MEMO.get()
+    memo = now().memo
     return compute() if memo is None else memo.recall(compute, in_pages=in_pages)
 
 
@@ -154,35 +143,25 @@ def room_for(num_bytes: int) -> bool:
     It may where the steps of the whole window together leave room (`Stored.spare_bytes`). A loss
     asks at the same points of every evaluation.
     """
-    memo = _MEMO.get()
+    memo = now().memo
     return memo is not None and memo.room_for(num_bytes)
 
 
-@contextlib.contextmanager
-def forgetting() -> Iterator[None]:
+def forgetting() -> contextlib.AbstractContextManager[None]:
     """Nothing is kept in here: what is computed comes in parts, and goes as it came."""
-    token = _MEMO.set(None)
-    try:
-        yield
-    finally:
-        _MEMO.reset(token)
+    return within(memo=None)
 
 
-@contextlib.contextmanager
-def linearising(*, known: bool) -> Iterator[None]:
+def linearising(*, known: bool) -> contextlib.AbstractContextManager[None]:
     """In here gradients get a graph.
 
     Args:
         known: whether the parameters' gradients are built for their graph only, since their values
             are there already.
     """
-    token = _KNOWN.set(known)
-    try:
-        yield
-    finally:
-        _KNOWN.reset(token)
+    return within(gradient_is_known=known)
 
 
 def gradient_is_known() -> bool:
     """Whether a parameter's gradient may be left uncomputed, as zeros of the right shape."""
-    return _KNOWN.get()
+    return now().gradient_is_known
