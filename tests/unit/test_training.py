@@ -156,6 +156,7 @@ def seen_by(settings, batches=None, student=STUDENT, losses=None, **kwargs):
         return next(values) if losses else -float(len(looks))
 
     def keep(step, params, loss):
+        assert isinstance(loss, float)
         looks[step] = {name: value.clone() for name, value in params.items()}
 
     batches = batches or RealBatches(CIRCLE, 4, 4)
@@ -268,6 +269,8 @@ def test_seconds_are_those_of_the_steps_alone():
 def test_looks_spaced_by_seconds_and_a_cap_in_seconds():
     _, steps = timed(TrainSettings(max_steps=10, eval_every=1, eval_seconds=2.5), look_seconds=50)
     assert steps == [3, 6, 9, 10]
+    _, steps = timed(TrainSettings(max_steps=5, eval_every=1, eval_seconds=2.0))
+    assert steps == [2, 4, 5]
     trained, steps = timed(TrainSettings(max_steps=99, max_seconds=7.5, eval_every=3), 50)
     assert steps == [3, 6, 8]
     assert trained.stopped == "cap"
