@@ -8,7 +8,7 @@ import torch
 
 from farzi.data.sequences import Sequences
 from farzi.distill.objectives import OBJECTIVES
-from farzi.distill.objectives.gradient_matching import GradientMatching
+from farzi.distill.objectives.gradient_matching import GradientMatching, _dealt
 from farzi.distill.objectives.meta_matching import MetaMatching
 from farzi.distill.objectives.random_matching import RandomMatching
 from farzi.distill.problem import Problem, decoded
@@ -101,7 +101,8 @@ def test_gradient_matching_is_plain_autograd_of_its_equation():
 
 
 def test_a_window_of_gradient_matching_is_the_mean_of_its_steps():
-    long, short = problem_for(window=3), problem_for(window=1)
+    # Of one real sequence, which every step reads.
+    long, short = (problem_for(window=size, outer_batch=1) for size in (3, 1))
     whole = GradientMatching().window(long, long.fresh_member(0), long.start, 2)
     member, steps = short.fresh_member(0), []
     for _ in range(3):
@@ -113,6 +114,14 @@ def test_a_window_of_gradient_matching_is_the_mean_of_its_steps():
         torch.testing.assert_close(gradient, mean, rtol=1e-10, atol=1e-15)
     for name, weights in whole.member.params.items():
         assert torch.equal(weights, member.params[name])
+
+
+def test_a_window_of_gradient_matching_reads_every_real_sequence_once():
+    batch = problem_for(outer_batch=7).real_batch(0)
+    parts = [_dealt(batch, place, 3).tokens for place in range(3)]
+    assert sorted(map(len, parts)) == [2, 2, 3]
+    rows = sorted(torch.cat(parts).tolist())
+    assert rows == sorted(batch.tokens.tolist())
 
 
 def test_kernels_give_gradient_matching_the_same_gradient():

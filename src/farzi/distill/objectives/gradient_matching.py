@@ -13,6 +13,7 @@ from farzi.distill.objectives.meta_matching import real_loss
 from farzi.distill.problem import Member, Problem, Window, pulled_to_factors
 from farzi.errors import NonFiniteError
 from farzi.synthetic import SyntheticSequences
+from farzi.training import Batch
 
 __all__ = ["GradientMatching", "gradient_distance"]
 
@@ -26,11 +27,11 @@ class GradientMatching:
 
     with D the sum over tensors of 1 - cosine. The weights theta_t are taken as they are: nothing is
     differentiated through the steps between them. The value is the mean over the window, in
-    [0, 2 x number of tensors].
+    [0, 2 x number of tensors]. The real sequences of an outer step are dealt out to the steps of
+    the window, so that every objective reads the same number of them.
 
     Cost:
-        An inner step takes a gradient of `outer.batch_size` real sequences besides, where
-        meta-matching takes one a window; memory does not grow with the window.
+        A window reads as many real sequences as one of meta-matching; memory does not grow with it.
 
     References:
         Zhao et al. 2021, arXiv 2006.05929; with this factorisation, Sachdeva et al. 2023, arXiv
@@ -54,15 +55,16 @@ class GradientMatching:
     ) -> Window:
         """The mean distance over a window of inner steps, and its gradient."""
         inner_loss = problem.inner_loss(member.seed)
-        outer_loss = real_loss(problem.student, problem.real_batch(number))
+        batch = problem.real_batch(number)
         factors, soft = problem.leaves(synthetic)
         read = {name: value.detach().requires_grad_() for name, value in soft.items()}
         total = {name: torch.zeros_like(value) for name, value in read.items()}
         value = 0.0
-        for step in range(member.age, member.age + problem.window):
+        for place in range(problem.window):
+            outer_loss = real_loss(problem.student, _dealt(batch, place, problem.window))
             params = {name: w.detach().requires_grad_() for name, w in member.params.items()}
             real = _gradient(outer_loss(params, read), params)
-            ours = _gradient(inner_loss(params, read, step), params, differentiable=True)
+            ours = _gradient(inner_loss(params, read, member.age), params, differentiable=True)
             distance = gradient_distance(ours, real)
             pulled = torch.autograd.grad(distance, list(read.values()))
             for name, gradient in zip(read, pulled, strict=True):
@@ -95,6 +97,13 @@ def gradient_distance(ours: Mapping[str, Tensor], real: Mapping[str, Tensor]) ->
     if not distances:
         raise NonFiniteError("every gradient of a student is zero.")
     return torch.stack(distances).sum()
+
+
+def _dealt(batch: Batch, place: int, num_places: int) -> Batch:
+    """The sequences of a batch that one of `num_places` steps reads: one at least."""
+    rows = torch.arange(place % len(batch.tokens), len(batch.tokens), num_places)
+    mask = None if batch.mask is None else batch.mask[rows]
+    return Batch(batch.tokens[rows], mask=mask)
 
 
 def _gradient(
