@@ -25,7 +25,14 @@ from typing import Any, Literal, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
-from farzi.artifact import Artifact, check_split, locate_artifact, read_artifact
+from farzi.artifact import (
+    Artifact,
+    check_split,
+    locate_artifact,
+    read_artifact,
+    recipe_number,
+    recipe_student,
+)
 from farzi.data.arguments import HowRead
 from farzi.data.preparation import prepare
 from farzi.data.prepared import PreparedData
@@ -182,12 +189,12 @@ def train(
     usual = "transformer" if data.task == "language" else "sasrec"
     batches: Batches
     if artifact is not None:
-        defaults |= artifact.recipe["student"]
+        defaults |= recipe_student(artifact)
         usual = defaults.pop("name")
         defaults.pop("dropout", None)
-        batch_size = batch_size or int(artifact.recipe["batch_size"])
+        batch_size = batch_size or recipe_number(artifact, "batch_size", int)
         batches = SyntheticBatches(artifact.synthetic, batch_size, seed)
-        lr = lr or float(artifact.recipe["lr"])
+        lr = lr or recipe_number(artifact, "lr", float)
         cap, look = max_steps or 500, 10
     else:
         batches = RealBatches(sequences_of(data, "train"), context_length, batch_size or 64, seed)

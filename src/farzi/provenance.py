@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from farzi.artifact import locate_artifact, read_artifact
+from farzi.artifact.checks import short
 from farzi.data import SOURCES
 from farzi.data.preparation import arguments_of, prepare
 from farzi.data.prepared import PreparedData
@@ -194,7 +195,7 @@ def _place(remembered: Remembered, arguments: dict[str, Any]) -> str:
         if name in SOURCES:
             return name
         raise SettingsError(
-            f"{remembered.by}: was made from {name}, and does not say where that lies; "
+            f"{remembered.by}: was made from {short(name)}, and does not say where that lies; "
             "name it with `on`."
         )
     if origin.source in SOURCES:

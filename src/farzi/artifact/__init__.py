@@ -22,6 +22,8 @@ from __future__ import annotations
 from farzi.artifact.contents import Artifact, check_split
 from farzi.artifact.layout import FORMAT_VERSION
 from farzi.artifact.reading import locate_artifact, read_artifact
+from farzi.artifact.recipe import recipe_number, recipe_student
+from farzi.artifact.storage import smallest_dtype
 from farzi.artifact.writing import check_writable, hard_tokens, write_artifact
 
 __all__ = [
@@ -32,5 +34,8 @@ __all__ = [
     "hard_tokens",
     "locate_artifact",
     "read_artifact",
+    "recipe_number",
+    "recipe_student",
+    "smallest_dtype",
     "write_artifact",
 ]

@@ -47,7 +47,7 @@ from farzi.artifact.layout import (
     Json,
 )
 from farzi.artifact.parquet import parse_column
-from farzi.artifact.storage import FACTORS, check_dtype, unpack
+from farzi.artifact.storage import FACTORS, check_dtype, pack, unpack
 from farzi.errors import ArtifactError
 
 __all__ = ["locate_artifact", "read_artifact"]
@@ -264,6 +264,9 @@ def _parse_tensors(
                 raise ArtifactError(f"`{name}` must be finite and above 0.")
         tensors = unpack(stored, settings["dtype"])
         check_tensors(tensors)
+        for name, again in pack(tensors, settings["dtype"]).items():
+            if not torch.equal(again, stored[name]):
+                raise ArtifactError(f"`{name}` is not rounded as the format has it.")
     return tensors
 
 

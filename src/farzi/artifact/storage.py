@@ -20,7 +20,16 @@ from farzi.artifact.checks import short
 from farzi.artifact.layout import SCALE_SUFFIX, TOKENS, Json
 from farzi.errors import ArtifactError
 
-__all__ = ["DTYPES", "FACTORS", "Dtype", "check_dtype", "pack", "rounded_to", "unpack"]
+__all__ = [
+    "DTYPES",
+    "FACTORS",
+    "Dtype",
+    "check_dtype",
+    "pack",
+    "rounded_to",
+    "smallest_dtype",
+    "unpack",
+]
 
 Dtype: TypeAlias = Literal["float32", "float16", "int8"]
 
@@ -35,6 +44,16 @@ def check_dtype(dtype: Json) -> None:
     """Check how the factors are stored."""
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ArtifactError(f"`dtype` must be {', '.join(DTYPES)}, got {short(repr(dtype))}.")
+
+
+def smallest_dtype(tensors: Mapping[str, Tensor]) -> Dtype:
+    """Return float16 where it holds every factor, else float32.
+
+    float16 changes soft tokens and labels by less than anything that training shows
+    (docs/artifact.md).
+    """
+    largest = max(float(tensors[name].abs().max()) for name in FACTORS if name in tensors)
+    return "float16" if largest < torch.finfo(torch.float16).max else "float32"
 
 
 def pack(tensors: Mapping[str, Tensor], dtype: Dtype) -> dict[str, Tensor]:

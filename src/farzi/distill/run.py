@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 import farzi
-from farzi.artifact import Artifact, write_artifact
+from farzi.artifact import Artifact, smallest_dtype, write_artifact
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
 from farzi.distill.distiller import Distiller, DistillState
@@ -473,10 +473,11 @@ def make_artifact(plan: Plan, state: DistillState) -> Artifact:
     """The best sequences of a run as an artifact."""
     data, settings = plan.data, plan.settings
     best = _on(state.best, "cpu")
+    labels = {} if best.label_latent is None else {"label_latent": best.label_latent.contiguous()}
     return Artifact(
         latent=best.latent.contiguous(),
         decoder=best.decoder.contiguous(),
-        label_latent=None if best.label_latent is None else best.label_latent.contiguous(),
+        **labels,  # type: ignore[arg-type]
         lengths=best.lengths,
         temperature=best.temperature,
         recipe={
@@ -505,6 +506,7 @@ def make_artifact(plan: Plan, state: DistillState) -> Artifact:
         scores={
             "validation": rounded({"start_loss": state.start_loss, "fresh_loss": state.best_loss}),
         },
+        dtype=smallest_dtype({"decoder": best.decoder, "latent": best.latent, **labels}),
     )
 
 

@@ -8,7 +8,14 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from farzi.artifact import Artifact, check_split, locate_artifact, read_artifact
+from farzi.artifact import (
+    Artifact,
+    check_split,
+    locate_artifact,
+    read_artifact,
+    recipe_number,
+    recipe_student,
+)
 from farzi.data.prepared import PreparedData
 from farzi.distill.settings import TeacherSettings
 from farzi.distill.teachers import Omega, teacher_runs
@@ -72,15 +79,16 @@ def open_split(
         raise SettingsError(f"`also` {missing[0]}: has no artifact of split {data.split_seed}.")
     for distilled in (artifact, *also.values()):
         check_split(distilled, data.identity)
-    own = same_student(artifact.recipe["student"], student)
+    settings = recipe_student(artifact)
+    own = same_student(settings, student)
     teachers: tuple[Params, ...] = ()
     if any("teachers" in load_row(name).needs for name in tuple(rows) or ROWS):
         teachers = _teachers(folder, data, own)
     return Split(
         data,
-        artifact.recipe["student"],
+        settings,
         artifact.num_sequences,
-        int(artifact.recipe.get("batch_size", 10)),
+        recipe_number(artifact, "batch_size", int),
         {
             **{name: distilled.synthetic for name, distilled in also.items()},
             "farzi": artifact.synthetic,

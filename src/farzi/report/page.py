@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from farzi.artifact import locate_artifact
+from farzi.artifact import locate_artifact, recipe_student
 from farzi.data import SOURCES
 from farzi.data.prepared import PreparedData
 from farzi.report import svg
@@ -118,9 +118,7 @@ def render_report(
         pictures=_pictures(inside),
         charts_of_kinds=[(kind, _popularity(kind)) for kind in inside.kinds],
         protocol_line=(facts.comparison or {}).get("protocol_line")
-        or data.protocol_line(
-            int(facts.artifact.recipe["student"].get("context_length", 0)) or None
-        ),
+        or data.protocol_line(int(recipe_student(facts.artifact).get("context_length", 0)) or None),
         settings=_flat(facts.settings),
         provenance=_provenance(facts),
         real=real,
