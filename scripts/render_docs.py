@@ -13,6 +13,7 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     engines:NAME  benchmarks/results/NAME.json, as benchmarks/bench_engines.py writes it
     fastest:NAME  the same at the largest number of steps, each engine with its faster loss
     speeds:NAME   benchmarks/results/NAME.json, as benchmarks/bench_outer_loop.py writes it
+    prepare:NAME  benchmarks/results/NAME.json, as benchmarks/bench_prepare.py writes it
     tree:folders  the folders and top modules of src/farzi, with the first lines of their docstrings
     tree:files    every module, likewise
     inputs:read   tests/data_cases.py: sources that are read, and what is made of them
@@ -50,8 +51,8 @@ from draw_picture import PICTURE, draw  # noqa: E402
 from result_plots import plots  # noqa: E402
 
 PART = re.compile(
-    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|example|storage|scoring"
-    r"|results):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
+    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|example|storage"
+    r"|scoring|results):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
 
@@ -92,6 +93,7 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
                 "fastest": render_fastest,
                 "speeds": render_speeds,
                 "inputs": render_inputs,
+                "prepare": render_prepare,
                 "example": render_example,
                 "storage": render_storage,
                 "scoring": render_scoring,
@@ -320,6 +322,24 @@ def render_speeds(root: Path, name: str) -> str:
         lines.append(table_line(cells))
     versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
     note = f"{result['source']}; {result['hardware']}, {result['threads']} threads; {versions}."
+    return "\n".join([*lines, "", note])
+
+
+def render_prepare(root: Path, name: str) -> str:
+    """Return time and memory of preparing logs, a line a size."""
+    path = root / "benchmarks" / "results" / f"{name}.json"
+    if not path.exists():
+        return f"*Not run yet: {path.relative_to(root)} is not there.*"
+    result = json.loads(path.read_text())
+    head = ["events", "users", "items", "MB of Parquet", "s", "s of all threads", "peak GiB"]
+    lines = [table_line(head), table_line(["---:"] * len(head))]
+    for row in result["rows"]:
+        counts = [f"{row[count]:,}" for count in ("events", "users", "items")]
+        times = [f"{row['wall_s']:.0f}", f"{row['cpu_s']:.0f}"]
+        size, peak = f"{row['file_bytes'] / 1e6:,.0f}", f"{row['peak_bytes'] / 2**30:.2f}"
+        lines.append(table_line([*counts, size, *times, peak]))
+    versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    note = f"{result['date']}, {result['hardware']}, load {result['load']:.0f}; {versions}."
     return "\n".join([*lines, "", note])
 
 

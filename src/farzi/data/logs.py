@@ -144,6 +144,7 @@ def _workspace() -> Iterator[tuple[Any, Path]]:
 
     with tempfile.TemporaryDirectory(prefix="farzi-") as folder:
         backend = ibis.duckdb.connect(temp_directory=folder)
+        backend.con.execute("SET enable_progress_bar = false")  # it would print among the results
         threads = backend.con.execute("SELECT current_setting('threads')").fetchone()[0]
         limit = max(_LEAST_MEMORY, threads * _MEMORY_A_THREAD)
         backend.con.execute(f"SET memory_limit = '{limit >> 20}MiB'")
