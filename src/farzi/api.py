@@ -412,6 +412,7 @@ def compare(
     decays: Sequence[float] = (),
     full_batch: Sequence[int] = (),
     tune_seconds: float | None = None,
+    patience: int | None = None,
     max_steps: int | None = None,
     max_epochs: int | None = None,
     seed: int = 0,
@@ -439,6 +440,7 @@ def compare(
         decays: weight decays, likewise.
         full_batch: sequences a step that the rows of all training data are tuned over.
         tune_seconds: seconds of training that tuning one row on one split may take.
+        patience: looks at validation without improvement after which a run stops.
         max_steps: most steps of a small row.
         max_epochs: most epochs of a row of all training data.
         seed: of everything drawn.
@@ -476,7 +478,12 @@ def compare(
         "decays": decays,
         "batches": full_batch,
     }
-    numbers = {"tune_seconds": tune_seconds, "max_steps": max_steps, "max_epochs": max_epochs}
+    numbers = {
+        "tune_seconds": tune_seconds,
+        "patience": patience,
+        "max_steps": max_steps,
+        "max_epochs": max_epochs,
+    }
     given: dict[str, Any] = {name: tuple(values) for name, values in grids.items() if values}
     given |= {name: value for name, value in numbers.items() if value is not None}
     settings = CompareSettings(seeds=seeds, seed=seed, **given)

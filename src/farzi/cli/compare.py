@@ -32,6 +32,7 @@ def compare(
     grid_decay: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
     full_batch: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     tune_seconds: float | None = None,
+    patience: int | None = None,
     max_steps: int | None = None,
     max_epochs: int | None = None,
     report: Annotated[bool, Parameter(negative="--no-report")] = True,
@@ -64,6 +65,8 @@ def compare(
         grid_decay: weight decays that every row is tuned over.
         full_batch: sequences a step that the rows of all training data are tuned over.
         tune_seconds: seconds of training that tuning one row on one split may take.
+        patience: looks at validation without improvement after which a run stops; looks are a tenth
+            of the steps so far apart.
         max_steps: most steps of a small row; one that it cuts off is no result.
         max_epochs: most epochs of a row of all training data, likewise.
         fresh: make every run again, those that are kept too.
@@ -101,6 +104,7 @@ def compare(
             decays=grid_decay,
             full_batch=full_batch,
             tune_seconds=tune_seconds,
+            patience=patience,
             max_steps=max_steps,
             max_epochs=max_epochs,
             seed=seed,

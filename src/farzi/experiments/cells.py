@@ -44,7 +44,9 @@ class CompareSettings:
         max_steps: most steps of a small row.
         max_epochs: most epochs of a row of all training data; None: as many as `max_steps` allows,
             or 200 where that is more.
-        patience: looks without improvement after which a run stops.
+        patience: looks without improvement after which a run stops: with looks a tenth of the steps
+            apart, ten go on to 2.6 times the best step. On stdlib-calls full data stop at step 189
+            with six, and are a tenth of a nat better at step 772.
         eval_every: steps between looks, at least; half an epoch of all training data where that is
             more.
         look_growth: steps between looks as a share of the steps so far, where that is more.
@@ -62,7 +64,7 @@ class CompareSettings:
     tune_seconds: float | None = None
     max_steps: int = 20_000
     max_epochs: int | None = None
-    patience: int = 6
+    patience: int = 10
     eval_every: int = 10
     look_growth: float = 0.1
     validation_size: int = 2048
@@ -76,6 +78,7 @@ class CompareSettings:
             ("batches", min(self.batches, default=0)),
             ("max_epochs", 1 if self.max_epochs is None else self.max_epochs),
             ("max_steps", self.max_steps),
+            ("patience", self.patience),
         ):
             if count < 1:
                 raise SettingsError(f"`{name}` must be at least 1, got {count}.")

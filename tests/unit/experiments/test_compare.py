@@ -12,7 +12,9 @@ from farzi.experiments.rows import ROWS
 from farzi.models.weights import load_weights
 from toy import SMALL, toy_data, write_log
 
-ONE_SETTING = "--grid-lr 0.1 --grid-dropout 0 --grid-smoothing 0 --grid-decay 0 --full-batch 8"
+ONE_SETTING = (
+    "--patience 6 --grid-lr 0.1 --grid-dropout 0 --grid-smoothing 0 --grid-decay 0 --full-batch 8"
+)
 
 
 def test_every_row_is_there_and_sized_alike(tmp_path, capsys):

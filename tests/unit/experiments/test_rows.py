@@ -145,7 +145,7 @@ def test_a_full_row_is_ordinary_training(data, split):
             max_steps=20 * batches.steps_per_epoch,
             eval_every=10,
             look_growth=0.1,
-            patience=6,
+            patience=10,
             weight_decay=0.03,
             smoothing=0.05,
             seed=1,
