@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import difflib
 import json
+import math
 import os
 import re
 import subprocess
@@ -135,8 +136,8 @@ def page(found: list[Mutant], rules: list[dict[str, str]]) -> tuple[str, list[st
         "written by [scripts/mutation.py](../scripts/mutation.py) from the tool's result; the",
         "reasons are in [tests/mutation.toml](../tests/mutation.toml).",
         "",
-        "| module | mutants | killed | survived | not reached by a test | killed, in all |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| module | tried | killed | survived | no test | killed of tried | not tried |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     problems = []
     by_module: dict[str, list[Mutant]] = defaultdict(list)
@@ -144,16 +145,17 @@ def page(found: list[Mutant], rules: list[dict[str, str]]) -> tuple[str, list[st
         by_module[mutant.module].append(mutant)
     for module, mutants in by_module.items():
         tried = [mutant for mutant in mutants if mutant.status not in ("not checked", "skipped")]
-        if len(tried) < len(mutants):
-            problems.append(f"{module}: {len(mutants) - len(tried)} mutants have not been tried.")
+        untried = len(mutants) - len(tried)
+        if untried:
+            problems.append(f"{module}: {untried} mutants have not been tried.")
         killed = sum(mutant.status in KILLED for mutant in tried)
         unreached = sum(mutant.status == "no tests" for mutant in tried)
-        share = killed / max(1, len(tried))
+        share = killed / len(tried) if tried else math.nan
         if share < GOAL:
             problems.append(f"{module}: {share:.1%} killed, less than {GOAL:.0%}.")
         lines.append(
             f"| `{module}` | {len(tried)} | {killed} | {len(tried) - killed - unreached} "
-            f"| {unreached} | {share:.1%} |"
+            f"| {unreached} | {'' if math.isnan(share) else f'{share:.1%}'} | {untried} |"
         )
     survivors = [mutant for mutant in found if mutant.status not in (*KILLED, "not checked")]
     lines += ["", "## Survivors", ""]
