@@ -284,6 +284,8 @@ def check_temperature(temperature: float) -> None:
     """Check that soft tokens are defined at this temperature."""
     if type(temperature) is not float or not 0 < temperature < math.inf:
         raise ArtifactError(f"`temperature` must be a float > 0, got {short(repr(temperature))}.")
+    if not 1e-9 <= temperature <= 1e9:  # float32 would make it 0, or the soft tokens not finite
+        raise ArtifactError(f"`temperature` must be from 1e-9 to 1e9, got {temperature}.")
 
 
 def check_seed(seed: int | None) -> None:

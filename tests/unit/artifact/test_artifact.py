@@ -297,6 +297,7 @@ def test_an_artifact_is_refused_on_another_split(name: str, value: Any) -> None:
         ({"learned": {"lr": torch.tensor(float("inf"))}}, "learned.lr"),
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": 1}, "temperature"),
+        ({"temperature": 5e-324}, "temperature"),
         ({"recipe": {"lr": float("nan")}}, "recipe.lr"),
         ({"recipe": {"grid": [0.1, object()]}}, "recipe.grid.1"),
         ({"recipe": {1: 2}}, "recipe"),
