@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 _LEARNED_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_MOST_LOGIT = 1e38
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _TASKS = ("recommend", "language")
 _SOURCE_FIELDS: dict[str, type] = {
@@ -89,6 +90,7 @@ class Artifact:
                 raise ArtifactError(f"`learned` has a name that is not lower-case: {short(name)}.")
         check_tensors(self.tensors)
         check_temperature(self.temperature)
+        _check_logits(self.tensors, self.temperature)
         check_json("recipe", self.recipe)
         check_json("scores", self.scores)
         check_source(self.source)
@@ -278,6 +280,17 @@ def _check_tokens(
     if int(tokens.min()) < 0 or int(tokens.max()) >= decoder[1]:
         raise ArtifactError(f"`tokens` must be from 0 to {decoder[1] - 1}.")
     return (*shape, decoder[0])
+
+
+def _check_logits(tensors: Mapping[str, torch.Tensor], temperature: float) -> None:
+    """Check that no sum of products of the factors leaves float32, whose softmax is then NaN."""
+    decoder = tensors["decoder"].detach()
+    scale = float(decoder.abs().max()) * decoder.shape[0]
+    for name in ("latent", "label_latent"):
+        if name in tensors:
+            largest = float(tensors[name].detach().abs().max()) * scale
+            if not largest / min(temperature, 1.0) < _MOST_LOGIT:
+                raise ArtifactError(f"`{name}` times `decoder` leaves float32.")
 
 
 def check_temperature(temperature: float) -> None:

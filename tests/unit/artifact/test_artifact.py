@@ -298,6 +298,7 @@ def test_an_artifact_is_refused_on_another_split(name: str, value: Any) -> None:
         ({"temperature": 0.0}, "temperature"),
         ({"temperature": 1}, "temperature"),
         ({"temperature": 5e-324}, "temperature"),
+        ({"latent": torch.full((3, 4, 2), 1e30), "decoder": torch.full((2, 5), 1e30)}, "latent"),
         ({"recipe": {"lr": float("nan")}}, "recipe.lr"),
         ({"recipe": {"grid": [0.1, object()]}}, "recipe.grid.1"),
         ({"recipe": {1: 2}}, "recipe"),
