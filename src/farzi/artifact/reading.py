@@ -96,20 +96,22 @@ def read_artifact(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -
     if name not in contents:
         raise ArtifactError(f"{root / MANIFEST}: {name} is not listed, and the task is {task}.")
     parse_vocabulary = _parse_items if name == ITEMS else _parse_tokenizer
-    return Artifact(
-        latent=tensors.pop(TOKENS if settings["tokens"] == "hard" else "latent"),
-        decoder=tensors.pop("decoder"),
-        label_latent=tensors.pop("label_latent", None),
-        lengths=tensors.pop("lengths", None),
-        temperature=settings["temperature"],
-        learned={name.removeprefix(LEARNED_PREFIX): tensor for name, tensor in tensors.items()},
-        recipe=settings["recipe"],
-        source=settings["source"],
-        scores=settings["scores"],
-        vocabulary=parse_vocabulary(root / name, contents[name], settings["shape"]["vocabulary"]),
-        hard_token_seed=settings["hard_token_seed"],
-        dtype=settings["dtype"],
-    )
+    vocabulary = parse_vocabulary(root / name, contents[name], settings["shape"]["vocabulary"])
+    with _naming(root / TENSORS):
+        return Artifact(
+            latent=tensors.pop(TOKENS if settings["tokens"] == "hard" else "latent"),
+            decoder=tensors.pop("decoder"),
+            label_latent=tensors.pop("label_latent", None),
+            lengths=tensors.pop("lengths", None),
+            temperature=settings["temperature"],
+            learned={name.removeprefix(LEARNED_PREFIX): tensor for name, tensor in tensors.items()},
+            recipe=settings["recipe"],
+            source=settings["source"],
+            scores=settings["scores"],
+            vocabulary=vocabulary,
+            hard_token_seed=settings["hard_token_seed"],
+            dtype=settings["dtype"],
+        )
 
 
 def locate_artifact(path: str | os.PathLike[str]) -> Path:
