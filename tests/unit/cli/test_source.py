@@ -17,7 +17,9 @@ from toy import SMALL, write_log
 
 READERS = ["prepare", "distill", "train", "evaluate", "compare"]
 COLUMNS = {"user_col": "who", "item_col": "what", "time_col": "at"}
-QUICK = ["--rows", "full", "farzi", "--seeds", "1", "--grid-lr", "0.02", "--grid-dropout", "0"]
+GRID = ["--grid-lr", "0.02", "--grid-dropout", "0", "--grid-decay", "0", "--grid-smoothing", "0"]
+CAPS = ["--patience", "2", "--max-steps", "40", "--max-epochs", "10"]
+QUICK = ["--rows", "full", "farzi", "--seeds", "1", *GRID, *CAPS]
 
 
 def write_foreign_log(path: Path) -> Path:
