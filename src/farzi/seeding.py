@@ -25,6 +25,8 @@ Stream: TypeAlias = Literal[
     "start rows",
     "validation sample",
     "row sample",
+    "teacher",
+    "start factors",
     "search",
 ]
 
@@ -33,6 +35,8 @@ STREAMS: Mapping[Stream, int] = {
     "windows": 12,  # where the windows of real sequences end
     "dropout": 13,
     "weights": 14,  # first weights of a student that is trained and scored
+    "teacher": 23,  # everything of a teacher run: its weights, order, windows and dropout
+    "start factors": 22,  # latents and decoder of a start, where they are drawn
     "pool weights": 20,  # first weights of the outer loop's students: never those of a scored one
     "outer batch": 15,  # the real sequences of an outer step
     "start weights": 16,  # whether and from which teacher run a student of the pool begins

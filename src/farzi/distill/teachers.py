@@ -26,6 +26,7 @@ from farzi.distill.stopping import ShouldStop, WatchedBatches, never, stop_if_as
 from farzi.errors import DataError
 from farzi.evaluation import validation_loss
 from farzi.models import Params, Student, hidden_states
+from farzi.seeding import stream_seed
 from farzi.training import RealBatches, TrainSettings, train
 
 __all__ = ["Omega", "TeacherSettings", "mean_logits", "teacher_runs"]
@@ -178,7 +179,7 @@ def teacher_runs(
         validation_sequences: validation users; they choose epoch and run.
         settings: how.
         folder: made where it is missing.
-        seed: of the first run; each next has the next one.
+        seed: of the distillation; each run draws from a stream of its own, which no student shares.
         device: where to compute.
         progress: called with (steps done, most there can be, a note).
         should_stop: asked before every step.
@@ -201,7 +202,10 @@ def teacher_runs(
             _check_epochs(file, tensors, len(curve))
         else:
             batches = RealBatches(
-                train_sequences, student.context_length, settings.batch_size, seed=seed + run
+                train_sequences,
+                student.context_length,
+                settings.batch_size,
+                seed=stream_seed(seed, "teacher", run),
             )
             one = _OneRun(run, settings, batches.steps_per_epoch, progress, should_stop)
             train(
@@ -213,7 +217,7 @@ def teacher_runs(
                     eval_every=batches.steps_per_epoch,
                     patience=settings.patience,
                     smoothing=settings.smoothing,
-                    seed=seed + run,
+                    seed=stream_seed(seed, "teacher", run),
                 ),
                 lambda params: validation_loss(student, params, validation_sequences),
                 device=device,

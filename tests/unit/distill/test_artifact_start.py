@@ -55,9 +55,9 @@ def test_tokens_are_matched_and_new_ones_stand_among_their_neighbours(tmp_path):
     new = start.decoder[:, list(today.vocabulary.ids).index("new")]
     mean = before.decoder.mean(1)
     assert float(new.norm()) > 0
-    assert float((new - mean).norm()) < max(
-        float((column - mean).norm()) for column in old.values()
-    )
+    # A mean of old columns lies no farther out than the farthest of them.
+    farthest = max(float((column - mean).norm()) for column in old.values())
+    assert float((new - mean).norm()) <= farthest * (1 + 1e-6)
 
 
 def test_a_new_token_is_the_mean_of_those_around_it():

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from farzi.distill.starts.base import DECODER_RMS, StartInputs
+from farzi.seeding import stream_seed
 from farzi.synthetic import SyntheticSequences
 
 __all__ = ["RandomStart", "random_start"]
@@ -51,7 +52,7 @@ def random_start(
     num: int, length: int, latent_dim: int, num_tokens: int, *, labels: bool, seed: int
 ) -> SyntheticSequences:
     """Gaussian noise: the published start."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(stream_seed(seed, "start factors"))
     shape = (num, length, latent_dim)
     latent = torch.randn(shape, generator=generator)
     label_latent = torch.randn(shape, generator=generator) if labels else None

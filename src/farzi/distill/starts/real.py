@@ -12,6 +12,7 @@ import torch
 from farzi.data.sequences import Sequences
 from farzi.distill.starts.base import DECODER_RMS, StartInputs, StartRows, fit_latents
 from farzi.distill.starts.rows import Rows
+from farzi.seeding import stream_seed
 from farzi.synthetic import SyntheticSequences
 
 __all__ = ["RealStart", "real_start"]
@@ -84,7 +85,7 @@ def real_start(
     )
     popularity = torch.bincount(torch.from_numpy(tokens), minlength=num_tokens).float().log1p()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(stream_seed(seed, "start factors"))
         u, s, _ = torch.svd_lowrank(damped, q=min(latent_dim + 8, num_tokens), niter=4)
     factors = (u * s.sqrt())[:, : latent_dim - 1].T
     decoder = torch.cat([popularity[None], factors])
