@@ -76,5 +76,6 @@ def world_of_torchrun(device: torch.device) -> Iterator[World]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # a group that one process leaves while another exchanges aborts the other
     finally:
         dist.destroy_process_group()

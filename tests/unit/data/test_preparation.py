@@ -166,8 +166,10 @@ def test_refuses_settings_that_do_not_fit_the_source(tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.csv")
     with pytest.raises(SettingsError, match="--vocabulary-size is for texts"):
         prepare(log, vocabulary_size=100)
-    with pytest.raises(SettingsError, match="--k-core is for event logs, and ptb is a text"):
-        prepare("ptb", k_core=5)
+    with pytest.raises(
+        SettingsError, match="--k-core is for event logs, and stdlib-docs is a text"
+    ):
+        prepare("stdlib-docs", k_core=5)
     with pytest.raises(SettingsError, match="--task language: ml-100k is for recommend"):
         prepare("ml-100k", task="language")
     (tmp_path / "ml-100k.u.data").write_text("1\t1\t5\t3\n")
