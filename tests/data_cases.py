@@ -231,6 +231,24 @@ READ: list[Read] = [
     ),
     Read(
         "Tables",
+        "quotes that do not pair up, in a column that is read",
+        {
+            "log.tsv": "user\titem\ttime\n"
+            + "".join(
+                f"{u}\t{item}\t{t}\n"
+                for (u, _, t), item in zip(
+                    events(), ['"Heroes', "Low", '12" mix', "Lodger"] * 10, strict=True
+                )
+            )
+        },
+        made=SMALL | {"quote": "none", "items": 4},
+        said=(
+            "column 'item': 20 values hold a double quote, which was taken for text, as in '\"Heroes' "
+            "(--quote double takes quotes for quotes)",
+        ),
+    ),
+    Read(
+        "Tables",
         "fields in quotes",
         {
             "log.tsv": "user\titem\ttime\n"
@@ -849,7 +867,7 @@ REFUSED: list[Refused] = [
         "what could be an event log without a header",
         {"log.txt": "".join(f"{u} {i} {t}\n" for u, i, t in events())},
         message="{source}: an event log without a header line, it seems, the first line being '0 0 0'; "
-        "name its columns, such as --user-col 1 --item-col 2 --time-col 4, or read it as a text with "
+        "name its columns, such as --user-col 1 --item-col 2 --time-col 3, or read it as a text with "
         "--format text.",
     ),
     Refused(

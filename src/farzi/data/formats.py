@@ -223,10 +223,11 @@ def _numbers(path: Path, rows: list[list[str]], delimiter: str) -> Recognised | 
             delimiter,
             note="read as lines of a user and an item, in time order (--format text: as a text)",
         )
+    time_column = min(width, 4)  # user, item, rating, time; or without a rating
     raise DataError(
         f"{path}: an event log without a header line, it seems, the first line being "
         f"{shorten(delimiter.join(rows[0]), 60)!r}; name its columns, such as --user-col 1 "
-        "--item-col 2 --time-col 4, or read it as a text with --format text."
+        f"--item-col 2 --time-col {time_column}, or read it as a text with --format text."
     )
 
 

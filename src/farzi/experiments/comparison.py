@@ -113,6 +113,8 @@ class Comparison:
         paired: differences over the same users.
         splits: the same ratios by split, and every run.
         clock: what the seconds are.
+        counts: what was scored on each split, as in `farzi.evaluation.Scores`; empty where results
+            do not say.
     """
 
     protocol_line: str
@@ -124,6 +126,7 @@ class Comparison:
     test_sequences: tuple[int, ...] = ()
     splits: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     clock: str = ""
+    counts: tuple[Mapping[str, int], ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
         from farzi.experiments.tables import markdown
@@ -167,6 +170,7 @@ class Comparison:
             test_sequences=tuple(values.get("test_sequences", ())),
             splits=tuple(values.get("splits", ())),
             clock=values.get("clock", ""),
+            counts=tuple(values.get("counts", ())),
         )
 
 
@@ -214,7 +218,14 @@ def compare_runs(
         paired=tuple(_differences(results, (*headline, "loss"))),
         splits=tuple(_by_split(of_row, headline, seed) for seed in test_sequences),
         clock=clock,
+        counts=tuple(_counts(runs, seed) for seed in test_sequences),
     )
+
+
+def _counts(runs: Sequence[Run], split_seed: int) -> Mapping[str, int]:
+    """What was scored on a split; the same for every row, since it hangs on the data alone."""
+    known = (dict(run.counts) for run in runs if run.split_seed == split_seed and run.counts)
+    return next(known, {})
 
 
 def _row_result(name: str, of_row: Mapping[str, list[Run]]) -> RowResult:

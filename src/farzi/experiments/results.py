@@ -104,6 +104,7 @@ class Run:
         num_bytes: their bytes.
         metrics: test scores by name; rates are fractions.
         per_user: test scores of each user, or sentence, by name.
+        counts: what was scored, as in `farzi.evaluation.Scores`.
         choice: how it was trained, as tuned.
         training: how that went.
     """
@@ -116,6 +117,7 @@ class Run:
     num_bytes: int
     metrics: Mapping[str, float]
     per_user: Mapping[str, tuple[float, ...]] = field(default_factory=dict, repr=False)
+    counts: Mapping[str, int] = field(default_factory=dict, repr=False)
     choice: Choice | None = None
     training: Training | None = None
 
@@ -124,6 +126,7 @@ class Run:
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         values["metrics"] = dict(self.metrics)
         values["per_user"] = {name: list(each) for name, each in self.per_user.items()}
+        values["counts"] = dict(self.counts)
         values["choice"] = None if self.choice is None else asdict(self.choice)
         values["training"] = None if self.training is None else self.training.to_json()
         return values

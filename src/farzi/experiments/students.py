@@ -156,6 +156,7 @@ def _run(
         num_bytes=size.num_bytes,
         metrics={name: float(value) for name, value in scores.metrics.items()},
         per_user={name: tuple(values.tolist()) for name, values in scores.per_user.items()},
+        counts=dict(scores.counts),
         choice=choice,
         training=training,
     )

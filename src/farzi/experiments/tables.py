@@ -131,7 +131,25 @@ def notes(comparison: Comparison) -> list[str]:
             "not finished, so no result (a limit stopped a run before validation did, and before "
             f"it had the seconds that full data took): {', '.join(cut)}"
         )
-    return [*lines, *differences_worth_reading(comparison)]
+    return [*lines, *_not_ranked(comparison), *differences_worth_reading(comparison)]
+
+
+def _not_ranked(comparison: Comparison) -> list[str]:
+    """Test users that some number leaves out, and targets that nothing could have learnt."""
+    known = [counts for counts in comparison.counts if counts.get("users")]
+    users = sum(counts["users"] for counts in known)
+    lines = []
+    if number := sum(counts.get("nothing_to_rank", 0) for counts in known):
+        lines.append(
+            f"{number:,} of {users:,} test users had every item but the target, so that nothing is "
+            "left to rank: AUC leaves them out"
+        )
+    if number := sum(counts.get("targets_without_training", 0) for counts in known):
+        lines.append(
+            f"{number:,} of {users:,} test targets are items that no training user had: no row can "
+            "have learnt them"
+        )
+    return lines
 
 
 def differences_worth_reading(comparison: Comparison) -> list[str]:

@@ -162,3 +162,11 @@ def test_looks_grow_rarer(split):
     assert steps[:3] == [10, 20, 30]
     assert all(gap == max(10, int(0.2 * step)) for step, gap in zip(steps, gaps[:-1], strict=False))
     assert run.training.stopped == "cap"
+
+
+def test_a_scored_student_says_what_was_scored(split):
+    cells = Cells(split, QUICK)
+    result, _ = cells.scored("full", load_row("full"))
+    assert result.counts["users"] == len(split.data.test)
+    assert result.counts["events_scored"] == split.data.test.num_tokens - len(split.data.test)
+    assert type(result).from_json(result.to_json()) == result

@@ -39,6 +39,17 @@ def test_terminal_and_markdown_show_the_same_cells():
         assert [cell.strip() for cell in in_document] == list(row)
 
 
+def test_what_cannot_be_ranked_or_learnt_is_said_once_for_all_rows():
+    counts = {"users": 40, "nothing_to_rank": 2, "targets_without_training": 3}
+    runs = [run(row, split, counts=counts) for row in ("full", "farzi") for split in (0, 1)]
+    lines = notes(compared(runs, splits=(0, 1)))
+    assert [line for line in lines if line.startswith("4 of 80 test users had every item")]
+    assert [line for line in lines if line.startswith("6 of 80 test targets are items that no")]
+    nothing = dict.fromkeys(("nothing_to_rank", "targets_without_training"), 0)
+    for quiet in ({}, {"users": 40, **nothing}):
+        assert not [x for x in notes(compared([run("full", counts=quiet)])) if " test " in x]
+
+
 def test_a_row_without_a_result_shows_none():
     runs = [
         run("full", training=training(total=60)),

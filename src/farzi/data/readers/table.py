@@ -63,8 +63,10 @@ class DelimitedReader:
         _load(connection, self.path, layout, names, chosen, unquoted.line_end)
         count = counted if layout.quote == '"' and quotes.lines else unquoted
         _refuse_lost(connection, self.path, layout, count.total)
+        kept: list[str] = []
         if layout.quote_guessed and not layout.quote and quotes.lines:
             _refuse_wrapped(connection, self.path, layout, chosen)
+            kept = _quotes_kept(connection, chosen)
         connection.execute("SET TimeZone = 'UTC'")
         notes = make_events(connection, chosen, lambda row: _place(self.path, layout, row))
         settings = {
@@ -72,7 +74,9 @@ class DelimitedReader:
             "delimiter": layout.delimiter,
             "quote": layout.quote or "none",
         }
-        return Log(fingerprint, chosen.columns, settings, (*self.notes, *chosen.notes, *notes))
+        return Log(
+            fingerprint, chosen.columns, settings, (*self.notes, *chosen.notes, *kept, *notes)
+        )
 
 
 def _load(
@@ -209,6 +213,23 @@ def _refuse_wrapped(connection: Any, path: Path, layout: Layout, chosen: Chosen)
                 f"{_place(path, layout, found)}, column {name!r}: a value in quotes, in a file "
                 "whose quotes do not pair up; --quote double or --quote none says how to read it."
             )
+
+
+def _quotes_kept(connection: Any, chosen: Chosen) -> list[str]:
+    """Quotes were taken for text: how many values that are read hold one, and the first of them."""
+    notes = []
+    for role, name in chosen.read.items():
+        number, first = connection.execute(
+            f"SELECT count(*), min_by({quoted(role)}, row) FROM raw "
+            f"WHERE contains({quoted(role)}, '\"')"
+        ).fetchone()
+        if number:
+            values = "a value holds" if number == 1 else f"{number:,} values hold"
+            notes.append(
+                f"column {name!r}: {values} a double quote, which was taken for text, as in "
+                f"{shorten(first, 40)!r} (--quote double takes quotes for quotes)"
+            )
+    return notes
 
 
 def _place(path: Path, layout: Layout, row: int) -> str:
