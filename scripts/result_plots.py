@@ -62,7 +62,7 @@ def _size(groups: Sequence[Group]) -> str:
         axis.axhline(1, color="black", lw=0.5)
         axis.axvline(4 * group.events / 1e3, color="black", lw=0.5, ls=":")
         axis.set(
-            xscale="log", title=f"{group.source} {group.size}", xlabel="kB", ylabel="of full data"
+            xscale="log", title=f"{group.source} {group.title}", xlabel="kB", ylabel="of full data"
         )
         axis.grid(alpha=0.3)
         axis.legend(fontsize="x-small")
@@ -92,7 +92,7 @@ def _seconds(groups: Sequence[Group]) -> str:
                 lowest.append(losses[-1])
         if lowest:
             axis.set_ylim(min(lowest) - 0.1, min(max(lowest), min(lowest) + 1.5) + 0.3)
-        axis.set(xscale="log", title=f"{group.source} {group.size}")
+        axis.set(xscale="log", title=f"{group.source} {group.title}")
         axis.set(xlabel="seconds of training", ylabel="lowest validation loss so far")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="x-small")

@@ -155,7 +155,7 @@ def _show(file: Path, places: Places, output: Output) -> None:
         )
     parts: list[Any] = []
     for group in found.groups:
-        parts.append(f"{group.source} {group.size}: {group.done} of {group.total} cells")
+        parts.append(f"{group.source} {group.title}: {group.done} of {group.total} cells")
         if group.comparison is not None:
             parts += [*terminal(group.comparison, summary=False), *notes(group.comparison)]
             parts.append(group.comparison.protocol_line)
@@ -178,6 +178,7 @@ def _payload(found: Collected) -> dict[str, Any]:
             {
                 "source": group.source,
                 "size": group.size,
+                "label": group.label,
                 "student": dict(group.student),
                 "comparison": None if group.comparison is None else group.comparison.to_json(),
                 "break_even": [asdict(each) for each in break_even(group)],

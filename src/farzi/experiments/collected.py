@@ -63,6 +63,10 @@ class Group:
         rankings: searches on rows against one on full data.
         searched_s: seconds of the search on full data, where there is one.
         paper: the ratio to full data that the paper reports for this size.
+        label: the student as the experiment names it; empty where it leaves the choice to the
+            source.
+        losses: by distilled row, fresh students' validation loss before the first outer step and
+            at the best one, a pair a split.
     """
 
     source: str
@@ -79,6 +83,13 @@ class Group:
     rankings: tuple[Ranking, ...] = ()
     searched_s: float | None = None
     paper: float | None = None
+    label: str = ""
+    losses: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Its size, and its student where the experiment names one."""
+        return f"{self.size}, {self.label}" if self.label else self.size
 
 
 @dataclass(frozen=True)
@@ -136,8 +147,11 @@ def _group(values: Mapping[str, Any], kept: Path) -> Group:
     # A row that two sizes share has its own name for the run.
     runs = [Run.from_json({**result, "row": cell["row"]}) for cell, result in of("score")]
     distil: dict[str, tuple[float, ...]] = {}
+    losses: dict[str, tuple[tuple[float, float], ...]] = {}
     for cell, result in of("distill"):
-        distil[cell["row"]] = (*distil.get(cell["row"], ()), result["seconds"])
+        row = cell["row"]
+        distil[row] = (*distil.get(row, ()), result["seconds"])
+        losses[row] = (*losses.get(row, ()), (result["start_loss"], result["best_loss"]))
     ranked: dict[str, list[Ranked]] = {}
     for cell, result in of("rank"):
         ranked.setdefault(cell["row"], []).append(Ranked.from_json(result))
@@ -161,6 +175,8 @@ def _group(values: Mapping[str, Any], kept: Path) -> Group:
         rankings=tuple(rank_rows(ranked, metric, higher_is_better=higher)) if has_ranks else (),
         searched_s=sum(run.seconds for run in ranked["full"]) if has_ranks else None,
         paper=values.get("paper"),
+        label=values.get("label", ""),
+        losses=losses,
     )
 
 

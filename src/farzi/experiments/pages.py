@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterator, Sequence
 
 from farzi.experiments.collected import Collected, Group, break_even
 from farzi.experiments.comparison import Comparison, RowResult
+from farzi.experiments.results import headline_metrics
 from farzi.experiments.tables import (
     Grid,
     break_even_grid,
@@ -16,10 +18,11 @@ from farzi.experiments.tables import (
     number,
     ranking_grid,
     seconds,
+    spread,
     times,
 )
 
-__all__ = ["experiment_page", "failures", "index_parts", "overview_grid"]
+__all__ = ["experiment_page", "failures", "index_parts", "overview_grid", "students_grid"]
 
 
 FIGURES = """![quality of every row against its size](quality-size.svg)
@@ -30,8 +33,11 @@ FIGURES = """![quality of every row against its size](quality-size.svg)
 def experiment_page(found: Collected) -> str:
     """Everything about one experiment."""
     parts = [f"# {found.name}", found.about, f"{found.done} of {found.total} cells are there."]
+    if len(found.groups) > 1:
+        parts += ["Every distilled row against its student's own full data:"]
+        parts.append(markdown_grid(students_grid(found.groups)))
     for group in found.groups:
-        parts.append(f"## {group.size}")
+        parts.append(f"## {group.title}")
         if group.comparison is not None:
             parts += [markdown(group.comparison), _list(_reading(group.comparison))]
             parts.append("How students were trained, as tuned on validation:")
@@ -68,6 +74,40 @@ def index_parts(all_found: Sequence[Collected]) -> dict[str, str]:
     return made
 
 
+def students_grid(groups: Sequence[Group]) -> Grid:
+    """A line for each size, student and distilled row: what it keeps of its own full data."""
+    metric = headline_metrics(groups[0].task)[-2 if groups[0].task == "recommend" else 0]
+    head = (
+        "",
+        "row",
+        "of full",
+        *(f"{name}, {row}" for name in (metric, "loss") for row in ("full", "distilled")),
+        "validation loss, start",
+        "after the outer loop",
+        "s to distil",
+    )
+    rows = []
+    for group, comparison, row in _distilled(groups):
+        full = {each.name: each.metrics for each in comparison.rows}.get("full", {})
+        begun, best = zip(*group.losses[row.name], strict=True)
+        rows.append(
+            (
+                group.title,
+                row.name,
+                number(_ratio(comparison, row.name)) if row.finished else "not finished",
+                *(
+                    spread(metrics.get(name), name)
+                    for name in (metric, "loss")
+                    for metrics in (full, row.metrics)
+                ),
+                f"{statistics.fmean(begun):.3f}",
+                f"{statistics.fmean(best):.3f}",
+                seconds(statistics.fmean(group.distil_s[row.name])),
+            )
+        )
+    return Grid(head, tuple(rows))
+
+
 def overview_grid(groups: Sequence[Group]) -> Grid:
     """A line for each distilled row: quality, size and time against full data."""
     head = (
@@ -89,7 +129,7 @@ def overview_grid(groups: Sequence[Group]) -> Grid:
         reached = {each.share: each.seconds for each in row.reached}
         rows.append(
             (
-                f"{group.source} {group.size}: {row.name}",
+                f"{group.source} {group.title}: {row.name}",
                 number(_ratio(comparison, row.name)) if row.finished else "not finished",
                 number(group.paper) if row.name == "farzi" else "",
                 number(_ratio(comparison, "full-soft")),
@@ -110,7 +150,7 @@ def failures(groups: Sequence[Group]) -> list[str]:
     """What does not work, a line each, as the numbers say."""
     lines = []
     for group, comparison, row in _distilled(groups):
-        name = f"{group.source} {group.size}, {row.name}"
+        name = f"{group.source} {group.title}, {row.name}"
         if not row.finished:
             lines.append(f"{name}: not finished, so no result.")
             continue
@@ -127,17 +167,17 @@ def failures(groups: Sequence[Group]) -> list[str]:
             worse = pair.low > 0 if pair.metric == "loss" else pair.high < 0
             if worse and pair.b.endswith(("-soft", "start")):
                 lines.append(
-                    f"{group.source} {group.size}: farzi is behind {pair.b} in {pair.metric}, "
+                    f"{group.source} {group.title}: farzi is behind {pair.b} in {pair.metric}, "
                     f"{interval(pair)}."
                 )
         lines += [
-            f"{group.source} {group.size}, {each.row}: trains no faster than full data, so making "
+            f"{group.source} {group.title}, {each.row}: trains no faster than full data, so making "
             "it never pays."
             for each in break_even(group)
             if each.trainings is None
         ]
         lines += [
-            f"{group.source} {group.size}, {each.row}: its ranking of configurations is not told "
+            f"{group.source} {group.title}, {each.row}: its ranking of configurations is not told "
             f"from chance (Kendall's tau {each.tau:.2f} [{each.low:.2f}, {each.high:.2f}])."
             for each in group.rankings
             if each.low <= 0

@@ -134,6 +134,7 @@ def plan_cells(experiment: Experiment, places: Places) -> tuple[list[Cell], dict
             {
                 "size": bench.size,
                 "student": dict(bench.cells().split.student),
+                "label": bench.student or "",
                 "task": bench.data.task,
                 "source": bench.data.name,
                 "context_length": bench.settings.context_length,

@@ -196,7 +196,7 @@ def break_even_grid(groups: Sequence[Group]) -> Grid:
     head = ("", "s to make", "s to train", "s on full data", "of full", "trainings to break even")
     rows = [
         (
-            f"{group.source} {group.size}: {each.row}",
+            f"{group.source} {group.title}: {each.row}",
             seconds(each.making_s),
             seconds(each.training_s),
             seconds(each.full_s),
@@ -214,7 +214,7 @@ def ranking_grid(groups: Sequence[Group]) -> Grid:
     head = ("", "configurations", "Kendall tau", "regret, nats", "regret, score", "s", "faster")
     rows = [
         (
-            f"{group.source} {group.size}: {each.row}",
+            f"{group.source} {group.title}: {each.row}",
             str(each.configurations),
             f"{each.tau:.2f} [{each.low:.2f}, {each.high:.2f}]",
             number(each.regret),

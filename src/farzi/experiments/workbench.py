@@ -29,6 +29,7 @@ from farzi.experiments.specification import Experiment
 from farzi.experiments.splits import Split
 from farzi.experiments.store import RESULT_FORMAT, Store, key_of
 from farzi.experiments.students import train_student
+from farzi.models import STUDENTS
 
 __all__ = ["Workbench"]
 
@@ -167,14 +168,16 @@ class Workbench:
         if "distilled" in needs:
             few = {name: read_artifact(self.run_folder(name) / "artifact").synthetic}
         student = self.plans.get(name, self._main).student
+        settings = dict(student.settings())
         split = Split(
             self.data,
-            dict(student.settings()),
+            settings,
             self.settings.num_sequences,
             self.settings.inner.batch_size,
             few,
             self._omega().teachers() if "teachers" in needs else (),
             self.keys,
+            own=None if settings["name"] in STUDENTS else student,
         )
         return Cells(split, self.experiment.compare, self.store, Store(self.runs / "tries"))
 
@@ -256,6 +259,11 @@ class Workbench:
         """Configuration `number` of the search, with the row's batch size."""
         if self.experiment.search is None:
             raise SettingsError(f"{self.experiment.name}: has no `search`.")
+        if self._main.student.settings()["name"] not in STUDENTS:
+            raise SettingsError(
+                f"{self.experiment.name}: a search changes the student's sizes, and those of "
+                f"{self.student!r} are in its own file."
+            )
         cells = self.cells(name)
         batch = self.settings.inner.batch_size if row.sized else cells.settings.batches[0]
         return configurations(self.experiment.search, cells.split.student, batch)[number]

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -16,12 +17,15 @@ from farzi.cli import main
 from farzi.errors import SettingsError
 from farzi.experiments import runner
 from farzi.experiments.collected import break_even, collect
+from farzi.experiments.pages import experiment_page
+from farzi.experiments.results import headline_metrics
 from farzi.experiments.runner import Places, plan_cells, run_experiment
 from farzi.experiments.specification import SearchSettings, read_experiment
 from farzi.experiments.tables import ranking_grid
 from toy import write_log
 
 ROOT = Path(__file__).resolve().parents[3]
+HEADLINE = headline_metrics("recommend")
 TOY = """
 source = "{log}"
 about = "a toy"
@@ -265,6 +269,65 @@ def test_pages_and_figures_come_from_the_cells_alone(toy, tmp_path):
     (group,) = collect(places.results / "toy").groups
     shown = 100 * group.comparison.row("most-popular").metrics["MRR"].mean
     assert f"| {shown:.1f} |" in page
+
+
+OWN = """
+import torch
+
+class Own(torch.nn.Module):
+    def __init__(self, num_tokens):
+        super().__init__()
+        self.table = torch.nn.Embedding(num_tokens, 6)
+        self.body = torch.nn.GRU(6, 8, batch_first=True)
+        self.head = torch.nn.Linear(8, num_tokens)
+
+    def forward(self, tokens):
+        return self.head(self.body(self.table(tokens))[0])
+
+def make(num_tokens, context_length):
+    return Own(num_tokens)
+"""
+
+
+def test_several_students_are_each_held_against_their_own_full_data(toy, tmp_path):
+    experiment, places = toy
+    (tmp_path / "own.py").write_text(OWN)
+    own = f"{tmp_path / 'own.py'}:make"
+    distil = {name: value for name, value in experiment.distill.items() if name != "student"}
+    several = replace(
+        experiment,
+        splits=(0,),
+        seeds=1,
+        students=("sasrec:width=8", own),
+        rows=("full", "random-soft", "farzi"),
+        variants={},
+        distill=distil,
+        # so that validation stops every run, and none is "not finished"
+        compare=replace(experiment.compare, max_steps=2000, max_epochs=None, patience=1),
+    )
+    outcome = run_experiment(several, places, jobs=0)
+    assert outcome.failed == {}
+    assert outcome.done == 2 * (1 + 1 + 2 * 3)
+    found = collect(places.results / "toy")
+    assert [group.title for group in found.groups] == ["6x8, sasrec:width=8", f"6x8, {own}"]
+    assert [group.student["name"] for group in found.groups] == ["sasrec", "module"]
+    page = experiment_page(found)
+    lines = [line.split(" | ") for line in page.splitlines()]
+    for group in found.groups:
+        assert f"## {group.title}" in page
+        row, full = (group.comparison.row(name) for name in ("farzi", "full"))
+        (line,) = [line for line in lines if line[0] == f"| {group.title}"]
+        ratio = fmean(row.metrics[name].mean / full.metrics[name].mean for name in HEADLINE)
+        assert line[1:3] == ["farzi", f"{ratio:.3f}"]
+        assert line[3] == f"{100 * full.metrics['nDCG@10'].mean:.1f}"
+        assert line[6] == f"{row.metrics['loss'].mean:.3f}"
+        begun, best = group.losses["farzi"][0]
+        assert best <= begun
+        assert line[7:9] == [f"{begun:.3f}", f"{best:.3f}"]
+
+    search = replace(several, search=SearchSettings(configurations=2), students=(own,))
+    with pytest.raises(SettingsError, match="a search changes the student's sizes"):
+        plan_cells(search, places)
 
 
 def load_script(name):
