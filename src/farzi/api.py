@@ -33,6 +33,7 @@ from farzi.artifact import (
     recipe_number,
     recipe_student,
 )
+from farzi.artifact.checks import short
 from farzi.data.arguments import HowRead
 from farzi.data.preparation import prepare
 from farzi.data.prepared import PreparedData
@@ -68,6 +69,9 @@ _log = logging.getLogger("farzi")
 
 Progress = Callable[[int, int, str], None]
 PathLike = str | os.PathLike[str]
+
+DEFAULT_RATE = 0.01
+"""AdamW's step size where neither the caller nor a recipe names one."""
 
 
 # ---------------------------------------------------------------------------------------- train
@@ -143,7 +147,8 @@ def train(
         context_length: tokens the model reads; on an artifact it is the artifact's.
         dropout: dropout rate; None: none, or a model of one's own keeps what it has.
         smoothing: label smoothing.
-        lr: Adam's step size; None: the artifact's, or 0.01.
+        lr: AdamW's step size; None: the artifact's where Adam or AdamW was its inner optimiser,
+            else 0.01.
         batch_size: sequences a step; None: the artifact's, or 64.
         max_steps: the cap; None: 500 on an artifact, 80 epochs on real sequences.
         patience: looks without improvement after which it stops.
@@ -194,7 +199,7 @@ def train(
         defaults.pop("dropout", None)
         batch_size = batch_size or recipe_number(artifact, "batch_size", int)
         batches = SyntheticBatches(artifact.synthetic, batch_size, seed)
-        lr = lr or recipe_number(artifact, "lr", float)
+        lr = _rate(artifact) if lr is None else lr
         cap, look = max_steps or 500, 10
     else:
         batches = RealBatches(sequences_of(data, "train"), context_length, batch_size or 64, seed)
@@ -219,7 +224,7 @@ def train(
         model,
         batches,
         TrainSettings(
-            lr=lr or 0.01,
+            lr=DEFAULT_RATE if lr is None else lr,
             max_steps=cap,
             eval_every=look,
             patience=patience,
@@ -291,6 +296,22 @@ def _open(
     data = on if isinstance(on, PreparedData) else read_again(remembered, on, **read)
     check_split(artifact, data.identity)
     return artifact, data
+
+
+def _rate(artifact: Artifact) -> float:
+    """The step size of a recipe for AdamW, with which models are trained here.
+
+    A rate of another optimiser says nothing of AdamW's: sgd's is a hundred times that.
+    """
+    optimizer = artifact.recipe.get("optimizer", "adam")
+    if optimizer in ("adam", "adamw"):
+        return float(recipe_number(artifact, "lr", float))
+    _log.info(
+        "trained by AdamW at lr %g: the artifact's recipe has a rate for %s; `lr` sets another",
+        DEFAULT_RATE,
+        short(str(optimizer)),
+    )
+    return DEFAULT_RATE
 
 
 def _tell(data: PreparedData, line: str) -> None:

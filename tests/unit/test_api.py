@@ -145,6 +145,37 @@ def test_a_source_becomes_a_run_and_a_model(log: Path, tmp_path: Path) -> None:
     assert lines[-1] == trained.protocol_line
 
 
+@pytest.mark.parametrize(("optimizer", "lr"), [("adam", 0.02), ("adamw", 0.02), ("sgd", 0.01)])
+def test_a_rate_of_another_optimiser_is_not_adams(
+    log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, optimizer: str, lr: float
+) -> None:
+    run = farzi.distill(
+        log,
+        tmp_path / "run",
+        {"student": {"name": "sasrec", "width": 8}, "inner.batch_size": 4},
+        size="4x8",
+        start="random",
+        outer_steps=0,
+        inner_steps=5,
+        window=5,
+        optimizer=optimizer,
+    )
+    recipe = farzi.load(run.folder).artifact.recipe
+    assert (recipe["optimizer"], recipe["lr"]) == (optimizer, 1.0 if optimizer == "sgd" else lr)
+    with caplog.at_level("INFO", logger="farzi"):
+        trained = farzi.train(run.folder, max_steps=20)
+    said = [line for line in caplog.messages if "trained by AdamW" in line]
+    assert said == (
+        ["trained by AdamW at lr 0.01: the artifact's recipe has a rate for sgd; `lr` sets another"]
+        if optimizer == "sgd"
+        else []
+    )
+    assert trained.loss == farzi.train(run.folder, max_steps=20, lr=lr).loss
+    assert trained.loss != farzi.train(run.folder, max_steps=20, lr=2 * lr).loss
+    with pytest.raises(ValueError, match="`lr` must be > 0"):
+        farzi.train(run.folder, lr=0.0)
+
+
 def test_the_package_that_is_called_is_still_a_package() -> None:
     from farzi import distill
     from farzi.distill.settings import DistillSettings

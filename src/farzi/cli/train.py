@@ -57,7 +57,8 @@ def train(
         context_length: on a source: tokens the model reads; on an artifact it is the artifact's.
         dropout: dropout rate; without it none, or what a model of your own has.
         smoothing: label smoothing.
-        lr: step size.
+        lr: step size of AdamW; without it the artifact's where Adam or AdamW was its inner
+            optimiser, else 0.01.
         batch_size: sequences a step.
         max_steps: the cap.
         patience: looks without improvement after which it stops.
