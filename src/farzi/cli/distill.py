@@ -71,7 +71,8 @@ def distill(
     Args:
         source: a name from `farzi sources`, a path, or a folder that `farzi prepare` wrote.
         out: run folder.
-        size: sequences x length; a sensible one from the source without it.
+        size: sequences x length; without it what suits the source: 2 % of its events, but at least
+            500 tokens and at most 50x50, where nothing better is known.
         latent_dim: rank of the factors.
         outer_steps: steps of the outer loop; 0 keeps the start as it is.
         inner_steps: steps a student is trained for.
@@ -199,6 +200,7 @@ def _one_split(
     if dry_run:
         plan = plan_run(data, settings)
         plan.check_out(folder, resume=resume, device=device)
+        output.say(plan.size_line)
         for warning in plan.warnings:
             output.say(f"warning: {warning}")
         return {"out": str(folder), "settings": plan.settings.as_dict()}

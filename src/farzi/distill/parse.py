@@ -22,7 +22,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farzi.data.prepared import PreparedData
 from farzi.distill.kinds import closest
-from farzi.distill.presets import OF_A_CHOICE, preset
+from farzi.distill.presets import OF_A_CHOICE, default_size, preset
 from farzi.distill.ranges import WrongSettingsError
 from farzi.distill.settings import (
     CHOICES,
@@ -32,6 +32,7 @@ from farzi.distill.settings import (
     OuterSettings,
     StudentSettings,
     TeacherSettings,
+    lowered_window,
 )
 from farzi.errors import SettingsError
 from farzi.models import STUDENTS
@@ -166,15 +167,24 @@ def settings_for(data: PreparedData, *layers: Layer | Mapping[str, Any]) -> Dist
         0.9
     """
     given = [layer if isinstance(layer, Layer) else layer_of(layer) for layer in layers]
-    labels = True
-    for layer in given:
-        labels = layer.values.get("labels", labels)
-    presets = preset(data.name, data.task, labels=labels is not False)
+    asked = {name: value for layer in given for name, value in layer.values.items()}
+    labels = asked.get("labels") is not False
+    presets = preset(data.name, data.task, labels=labels)
     below = [Layer(presets, lambda name: f"preset of `{name}`")]
     settings = _Reader([*below, *given]).settings()
     if suggested := settings.start.suggests:
         below.append(layer_of(suggested, lambda name: f"what --start needs (`{name}`)"))
         settings = _Reader([*below, *given]).settings()
+    known = {name for layer in (*below, *given) for name in layer.values}
+    if not {"num_sequences", "length"} <= known:
+        size = default_size(
+            data,
+            num_sequences=settings.num_sequences if "num_sequences" in known else None,
+            length=settings.length if "length" in known else None,
+            labels=settings.labels,
+            rows=getattr(settings.start, "rows", "auto"),
+        )
+        settings = settings.with_values(size)
     return settings
 
 
@@ -307,7 +317,10 @@ class _Reader:
         given = {name: x for name, x in self._under(group).items() if name not in parts}
         hints = _hints(kind)
         parts = {name: part for name, part in parts.items() if part is not None}
-        return self._built(group, kind, parts | self._checked(group, given, hints), kind())
+        checked = self._checked(group, given, hints)
+        if kind is InnerSettings:
+            checked |= lowered_window(checked, InnerSettings.window)
+        return self._built(group, kind, parts | checked, kind())
 
     def _under(self, group: str) -> Any:
         """What was given for a group: its values by name, or the whole of it as a value."""

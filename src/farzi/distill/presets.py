@@ -7,15 +7,30 @@ one run. What is given goes before a preset, and a preset before the defaults of
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from farzi.data.prepared import PreparedData
 from farzi.data.sources import SOURCES, Task
 from farzi.distill.settings import CHOICES
+from farzi.distill.starts.base import StartRows, row_choice
+from farzi.distill.starts.rows import most_rows
 from farzi.errors import SettingsError
 
-__all__ = ["chosen", "parse_size", "preset"]
+__all__ = ["chosen", "default_size", "parse_size", "preset"]
+
+MOST = 50
+"""Most sequences, and most tokens of one, that are made where no size is asked for."""
+
+SHARE = 0.02
+"""Most of the training events that the tokens are then, where that is enough to learn from."""
+
+FEWEST_TOKENS = 500
+"""What is enough; but no more than a quarter of the events."""
 
 LANGUAGE = {
     "student.name": "transformer",
@@ -61,6 +76,40 @@ def preset(name: str, task: Task, *, labels: bool = True) -> dict[str, Any]:
     if not labels:
         values |= TOKENS_ALONE
     return values
+
+
+def default_size(
+    data: PreparedData,
+    *,
+    num_sequences: int | None = None,
+    length: int | None = None,
+    labels: bool = True,
+    rows: StartRows = "auto",
+) -> dict[str, int]:
+    """A size that fits a source which none is known for.
+
+    2 % of the training events, but at least 500 tokens, at most a quarter of the events and at most
+    50x50; as long as most of the histories, rather more sequences than positions, and never more
+    than the source has rows for.
+
+    Args:
+        data: the prepared source; its training part only.
+        num_sequences: where that is settled.
+        length: where that is settled.
+        labels: whether there are labels apart from the tokens.
+        rows: which real rows the sequences begin from.
+    """
+    lengths = data.train.lengths
+    events = int(lengths.sum())
+    tokens = min(max(SHARE * events, FEWEST_TOKENS), events / 4, MOST * MOST)
+    if length is None:
+        usual = int(np.quantile(lengths, 0.9)) if len(lengths) else 0
+        square = int(tokens / num_sequences if num_sequences else math.sqrt(tokens))
+        length = max(3, min(MOST, usual, square))
+    if num_sequences is None:
+        there = most_rows(lengths, length, how=row_choice(rows, data.task, labels))
+        num_sequences = max(1, min(MOST, int(tokens / length), there))
+    return {"num_sequences": num_sequences, "length": length}
 
 
 def chosen(choice: str, name: str) -> Any:

@@ -7,6 +7,7 @@ was left alone, on the same machine with the same number of threads.
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import time
@@ -51,6 +52,8 @@ from farzi.synthetic import SyntheticSequences
 from farzi.training import TrainSettings
 
 __all__ = ["Plan", "RunOutcome", "distill", "make_artifact", "plan_run"]
+
+_log = logging.getLogger("farzi")
 
 SAVE_EVERY = 10  # outer steps between two saves of the state
 
@@ -99,6 +102,17 @@ class Plan:
     teacher: Student
     inputs: StartInputs
     warnings: tuple[str, ...] = ()
+
+    @property
+    def size_line(self) -> str:
+        """The size in words, such as `size 11x10: 110 tokens, 25 % of 446 training events`."""
+        size, events = self.settings, self.data.train.num_tokens
+        tokens = size.num_sequences * size.length
+        share = 100 * tokens / max(events, 1)
+        return (
+            f"size {size.num_sequences}x{size.length}: {tokens:,} tokens, {share:.2g} % of "
+            f"{events:,} training events"
+        )
 
     def identity(self, device: torch.device | str = "cpu", num_ranks: int = 1) -> dict[str, Any]:
         """What must be the same for a run to be taken up again, to the same bytes."""
@@ -223,9 +237,23 @@ def plan_run(
         temperature=chosen.temperature,
         seed=chosen.seed,
     )
-    warnings = chosen.start.check(inputs)
+    warnings = (*chosen.start.check(inputs), *_larger_than_the_data(data, chosen))
     _check_adjoint(chosen)
     return Plan(data, chosen, built, teacher, inputs, warnings)
+
+
+def _larger_than_the_data(data: PreparedData, settings: DistillSettings) -> tuple[str, ...]:
+    """A warning where the factors take more bytes than the events, as small as they are stored."""
+    positions = settings.num_sequences * settings.length * (2 if settings.labels else 1)
+    factors = 2 * settings.latent_dim * (positions + data.vocabulary.size)
+    events = 4 * data.train.num_tokens
+    if factors <= events:
+        return ()
+    return (
+        f"the artifact will take about {factors / 1e3:,.0f} kB, and the training events that it "
+        f"stands for {events / 1e3:,.0f} kB: it saves steps, not bytes (--size and --latent-dim "
+        "make it smaller)",
+    )
 
 
 def _check_adjoint(settings: DistillSettings) -> None:
@@ -327,6 +355,9 @@ def distill(
     identity = plan.identity(device, world.size)
     if first:
         check_claim(folder, identity, resume)
+        _log.info("%s", plan.size_line)
+        for warning in plan.warnings:
+            _log.warning("%s", warning)
     with locked(folder) if first else contextlib.nullcontext():
         if first:
             claim(folder, identity, data.origin, resume)

@@ -142,7 +142,7 @@ class InnerSettings:
             mistakes.append(Mistake("rule", self.rule, "must be exact or paper"))
         if self.rule == "paper" and not isinstance(self.optimizer, Adam):
             mistakes.append(Mistake("rule", self.rule, "must be exact with any inner but adam"))
-        if self.window > self.steps:
+        if self.window > self.steps > 0:
             what = f"must be at most `inner.steps` = {self.steps}"
             mistakes.append(Mistake("window", self.window, what))
         mistakes += [
@@ -150,6 +150,24 @@ class InnerSettings:
             for mistake in _optimizer_mistakes(self.optimizer)
         ]
         refuse(mistakes)
+
+
+def lowered_window(asked: Mapping[str, Any], window: int) -> dict[str, int]:
+    """The window, where inner steps are asked for that are fewer, and no window is.
+
+    Args:
+        asked: settings of the inner loop by name.
+        window: what it is otherwise.
+
+    Example:
+        >>> from farzi.distill.settings import lowered_window
+        >>> lowered_window({"steps": 2}, 25), lowered_window({"steps": 2, "window": 9}, 25)
+        ({'window': 2}, {})
+    """
+    steps = asked.get("steps")
+    if "window" in asked or type(steps) is not int or not 1 <= steps < window:
+        return {}
+    return {"window": steps}
 
 
 @dataclass(frozen=True)
@@ -253,11 +271,16 @@ class DistillSettings:
     def with_values(self, values: Mapping[str, Any]) -> DistillSettings:
         """The same settings with other values, by dotted names.
 
+        A window longer than the inner steps that are asked for becomes as long as they are.
+
         Raises:
             SettingsError: a name is unknown or a value out of range.
         """
         from farzi.distill.presets import chosen
 
+        inner = {name.removeprefix("inner."): value for name, value in values.items()}
+        lowered = lowered_window(inner, self.inner.window)
+        values = {**values, **{f"inner.{name}": value for name, value in lowered.items()}}
         looked_up = {
             name: chosen(name, value) if isinstance(value, str) and name in CHOICES else value
             for name, value in values.items()

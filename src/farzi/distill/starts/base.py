@@ -11,6 +11,7 @@ from torch import Tensor
 
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
+from farzi.data.sources import Task
 from farzi.distill.starts.rows import RowChoice, Rows, choose_rows
 from farzi.distill.teachers import Omega
 from farzi.errors import DataError
@@ -18,7 +19,7 @@ from farzi.models import Student
 from farzi.seeding import stream
 from farzi.synthetic import SyntheticSequences
 
-__all__ = ["DECODER_RMS", "Start", "StartInputs", "StartRows", "fit_latents"]
+__all__ = ["DECODER_RMS", "Start", "StartInputs", "StartRows", "fit_latents", "row_choice"]
 
 DECODER_RMS = 0.27  # a decoder of this size and latents of size 1 to 10 move at a common rate
 
@@ -80,19 +81,12 @@ class StartInputs:
         """
         if how in self.drawn:
             return self.drawn[how]
-        choice: RowChoice
-        if how != "auto":
-            choice = how
-        elif self.data.task == "language":
-            choice = "joined"
-        else:
-            choice = "pieces" if self.labels else "ends"
         self.drawn[how] = choose_rows(
             self.train_sequences,
             self.num_sequences,
             self.length,
             stream(self.seed, "start rows"),
-            how=choice,
+            how=row_choice(how, self.data.task, self.labels),
         )
         return self.drawn[how]
 
@@ -108,6 +102,15 @@ class StartInputs:
             for name, factor in start.factors().items()
         }
         return replace(start.with_factors(scaled), temperature=self.temperature)
+
+
+def row_choice(how: StartRows, task: Task, labels: bool) -> RowChoice:
+    """Which rows `auto` means; see `StartInputs.rows`."""
+    if how != "auto":
+        return how
+    if task == "language":
+        return "joined"
+    return "pieces" if labels else "ends"
 
 
 class Start(Protocol):

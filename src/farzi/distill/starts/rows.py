@@ -13,7 +13,7 @@ from torch import Tensor
 from farzi.data.sequences import Sequences
 from farzi.errors import DataError
 
-__all__ = ["RowChoice", "Rows", "choose_rows"]
+__all__ = ["RowChoice", "Rows", "choose_rows", "most_rows"]
 
 RowChoice: TypeAlias = Literal["ends", "joined", "pieces"]
 
@@ -77,6 +77,34 @@ def choose_rows(
     return Rows(both[:, :-1], both[:, 1:], torch.from_numpy(mask.sum(1) - 1))
 
 
+def most_rows(lengths: np.ndarray, length: int, *, how: RowChoice) -> int:
+    """How many rows of `length` positions `choose_rows` can certainly draw.
+
+    Args:
+        lengths: of the training sequences, in tokens.
+        length: positions L.
+        how: see `choose_rows`; any number can be joined from whole sequences.
+
+    Example:
+        >>> import numpy as np
+        >>> from farzi.distill.starts.rows import most_rows
+        >>> most_rows(np.array([40, 3, 9]), 19, how="pieces")
+        5
+    """
+    if how == "joined":
+        return int(lengths.sum())
+    if how == "ends":
+        return len(lengths)
+    shortest, longest = _piece_sizes(length + 1)
+    whole = lengths[lengths >= shortest]
+    return int(((whole - shortest) // longest + 1).sum())
+
+
+def _piece_sizes(size: int) -> tuple[int, int]:
+    """The fewest and the most events of a piece, for rows of `size` tokens."""
+    return max(2, size // 5), max(2, size // 2)
+
+
 def _refuse_fewer(num: int, available: int, what: str) -> None:
     if available < num:
         raise DataError(
@@ -110,7 +138,7 @@ def _joined_pieces(
     that hold it; a piece, the sum over its distinct tokens divided by its length. What a piece is
     worth only falls, so a heap whose top is weighed anew gives the best one.
     """
-    shortest, longest = max(2, size // 5), max(2, size // 2)
+    shortest, longest = _piece_sizes(size)
     pieces = []
     for index in range(len(sequences)):
         sequence = sequences[index]
