@@ -4,12 +4,16 @@ import numpy as np
 
 from farzi.data import prepare
 from farzi.distill import (
+    Distiller,
     DistillSettings,
     InnerSettings,
     OuterSettings,
     StudentSettings,
     TeacherSettings,
 )
+from farzi.distill.starts.random import random_start
+from farzi.evaluation import sequences_of
+from farzi.metagrad import Adam
 
 SMALL = DistillSettings(
     num_sequences=6,
@@ -44,3 +48,30 @@ def write_log(path, num_users=60, num_items=12, seed=0):
 
 def toy_data(tmp_path, **kwargs):
     return prepare(str(write_log(tmp_path / "toy.tsv")), task="recommend", **kwargs)
+
+
+TINY = DistillSettings(
+    num_sequences=4,
+    length=6,
+    latent_dim=3,
+    student=StudentSettings("sasrec", {"width": 4}),
+    inner=InnerSettings(steps=6, window=3, batch_size=2, optimizer=Adam(lr=0.02, eps_root=1e-7)),
+    outer=OuterSettings(
+        steps=4, batch_size=6, num_students=2, students_per_step=1, validation_seeds=1
+    ),
+)
+
+
+def distiller(tmp_path, settings=TINY, **kwargs):
+    """An outer loop from drawn factors."""
+    data = toy_data(tmp_path)
+    student = settings.student.build(data.vocabulary.size, settings.length)
+    start = random_start(4, 6, 3, data.vocabulary.size, labels=True, seed=0)
+    return Distiller(
+        student,
+        settings,
+        sequences_of(data, "train"),
+        sequences_of(data, "validation"),
+        start,
+        **kwargs,
+    )

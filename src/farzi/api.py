@@ -67,6 +67,9 @@ __all__ = ["Evaluation", "Training", "compare", "evaluate", "train"]
 
 _log = logging.getLogger("farzi")
 
+MOST_STEPS = 20_000
+"""Steps after which training on an artifact ends at the latest; validation ends it long before."""
+
 Progress = Callable[[int, int, str], None]
 PathLike = str | os.PathLike[str]
 
@@ -150,7 +153,7 @@ def train(
         lr: AdamW's step size; None: the artifact's where Adam or AdamW was its inner optimiser,
             else 0.01.
         batch_size: sequences a step; None: the artifact's, or 64.
-        max_steps: the cap; None: 500 on an artifact, 80 epochs on real sequences.
+        max_steps: the cap; None: 20,000 on an artifact, 80 epochs on real sequences.
         patience: looks without improvement after which it stops.
         seed: of the weights and the batches.
         device: `auto`, `cpu`, `cuda` or a torch device.
@@ -192,6 +195,7 @@ def train(
         context_length = student.context_length
     defaults: dict[str, Any] = {"context_length": context_length, "width": 32}
     usual = "transformer" if data.task == "language" else "sasrec"
+    weight_decay = 0.0
     batches: Batches
     if artifact is not None:
         defaults |= recipe_student(artifact)
@@ -200,11 +204,12 @@ def train(
         batch_size = batch_size or recipe_number(artifact, "batch_size", int)
         batches = SyntheticBatches(artifact.synthetic, batch_size, seed)
         lr = _rate(artifact) if lr is None else lr
-        cap, look = max_steps or 500, 10
+        weight_decay = _decay(artifact)
+        cap, look, growth = max_steps or MOST_STEPS, 10, 0.1
     else:
         batches = RealBatches(sequences_of(data, "train"), context_length, batch_size or 64, seed)
         look = batches.steps_per_epoch
-        cap = max_steps or 80 * look
+        cap, growth = max_steps or 80 * look, 0.0
     asked = {**sizes, "conv_size": conv_size, "dropout": dropout}
     model = _student(
         student or usual,
@@ -227,7 +232,9 @@ def train(
             lr=DEFAULT_RATE if lr is None else lr,
             max_steps=cap,
             eval_every=look,
+            look_growth=growth,
             patience=patience,
+            weight_decay=weight_decay,
             smoothing=smoothing,
             seed=seed,
         ),
@@ -296,6 +303,13 @@ def _open(
     data = on if isinstance(on, PreparedData) else read_again(remembered, on, **read)
     check_split(artifact, data.identity)
     return artifact, data
+
+
+def _decay(artifact: Artifact) -> float:
+    """The weight decay of an artifact's recipe, where AdamW was its inner optimiser."""
+    if artifact.recipe.get("optimizer") != "adamw" or not artifact.recipe.get("weight_decay"):
+        return 0.0
+    return float(recipe_number(artifact, "weight_decay", float))
 
 
 def _rate(artifact: Artifact) -> float:

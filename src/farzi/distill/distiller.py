@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from farzi.data.sequences import Sequences
-from farzi.distill.fresh import fresh_student_loss
+from farzi.distill.fresh import train_fresh
 from farzi.distill.problem import Member, Problem
+from farzi.distill.routine import Routine, find_routine
 from farzi.distill.settings import DistillSettings
 from farzi.distill.stopping import ShouldStop, never
 from farzi.distill.teachers import Omega
@@ -57,6 +58,7 @@ class DistillState:
         best_loss: its validation loss.
         looks_since_best: looks without improvement.
         stopped: why the loop ended, or None.
+        routine: how students train, where it was chosen on the start.
     """
 
     synthetic: SyntheticSequences
@@ -71,6 +73,7 @@ class DistillState:
     best_loss: float
     looks_since_best: int
     stopped: str | None = None
+    routine: Routine | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,8 @@ class Distiller:
             start=self.start,
             train_sequences=self.train_sequences,
             window=settings.inner.window,
+            stride=settings.inner.stride,
+            window_lr=settings.inner.window_lr,
             inner_batch=settings.inner.batch_size,
             outer_batch=settings.outer.batch_size,
             seed=settings.seed,
@@ -118,6 +123,26 @@ class Distiller:
             should_stop=self.should_stop,
         )
 
+    def find_routine(
+        self, progress: Callable[[int, int, str], None] = lambda done, total, note: None
+    ) -> Routine | None:
+        """How students train on the start, where the settings ask for it to be chosen."""
+        return find_routine(
+            self.problem,
+            self.start,
+            self.validation_sequences,
+            self.settings.routine,
+            _FRESH - 1,
+            progress,
+        )
+
+    def trained_by(self, routine: Routine | None) -> Distiller:
+        """The same outer loop with students that train by a routine."""
+        if routine is None:
+            return self
+        settings = replace(self.settings, inner=routine.inner(self.settings.inner))
+        return replace(self, settings=settings)
+
     def begin(self, progress: Callable[[int, int, str], None] | None = None) -> DistillState:
         """A pool with staggered ages, and the start validated as outer step 0."""
         inner, outer = self.settings.inner, self.settings.outer
@@ -125,9 +150,9 @@ class Distiller:
         for index in range(outer.num_students if outer.steps else 0):
             place = self._across_ranks(index)
             member = self.settings.objective.begin(self.problem, place)
-            windows = inner.steps // inner.window if self.settings.objective.goes_on else 0
+            strides = inner.steps // inner.pace if self.settings.objective.goes_on else 0
             of_all = outer.num_students * self.world.size
-            age = place * windows // of_all * inner.window
+            age = place * strides // of_all * inner.pace
             members.append(self.problem.advance(member, self.start, age))
             if progress is not None:
                 progress(index + 1, outer.num_students, "students at staggered ages")
@@ -175,7 +200,7 @@ class Distiller:
                 gradients.append(window.gradients)
                 values.append(window.value)
                 ages.append(member.age)
-            is_old = member.age + inner.window > inner.steps
+            is_old = member.age + inner.pace > inner.steps
             if is_old or not self.settings.objective.goes_on:
                 number = self._across_ranks(num_begun)
                 member = self.settings.objective.begin(self.problem, number)
@@ -244,10 +269,18 @@ class Distiller:
     def fresh_loss(self, synthetic: SyntheticSequences) -> float:
         """Validation loss of fresh students trained on `synthetic`, mean over their seeds."""
         seeds = range(_FRESH, _FRESH + self.settings.outer.validation_seeds)
+        looks: dict[str, Any] = {}
+        if (routine := self.settings.routine).tries:  # a long training, as it was when chosen
+            looks = {"patience": routine.patience, "look_growth": 0.1}
         return statistics.fmean(
-            fresh_student_loss(
-                self.problem, synthetic, self.validation_sequences, self.settings.inner.steps, seed
-            )
+            train_fresh(
+                self.problem,
+                synthetic,
+                self.validation_sequences,
+                self.settings.inner.steps,
+                seed,
+                **looks,
+            ).loss
             for seed in seeds
         )
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from farzi.data.sources import Origin
 from farzi.distill.distiller import DistillState, Record
 from farzi.distill.problem import Member
+from farzi.distill.routine import Routine
 from farzi.distill.sealed import digest_of, load_sealed, save_sealed, write_text
 from farzi.errors import DataError, RunLockedError, SettingsError
 from farzi.metagrad import Optimizer
@@ -250,7 +251,8 @@ def save_state(state: DistillState, path: Path, start: SyntheticSequences) -> No
         "best_loss": state.best_loss.hex(),
         "looks_since_best": state.looks_since_best,
         "stopped": state.stopped,
-        "start": digest_of(start.factors()),
+        "routine": None if state.routine is None else state.routine.to_json(),
+        "start": _digest(start),
         "temperature": state.synthetic.temperature,
         "members": [
             {"age": member.age, "seed": member.seed, "trained": member.state is not None}
@@ -258,6 +260,11 @@ def save_state(state: DistillState, path: Path, start: SyntheticSequences) -> No
         ],
     }
     save_sealed(path, tensors, record)
+
+
+def _digest(start: SyntheticSequences) -> str:
+    """The hash of the sequences that a run begins from."""
+    return digest_of(start.factors() | ({"tokens": start.latent} if start.has_hard_tokens else {}))
 
 
 def load_state(
@@ -277,7 +284,7 @@ def load_state(
     if not path.is_file():
         return None
     tensors, record = load_sealed(path, device)
-    if record.get("start") != digest_of(start.factors()):
+    if record.get("start") != _digest(start):
         raise DataError(
             f"{path}: `start` is not that of the sequences which the run begins from now; what "
             "they are made from has changed."
@@ -294,12 +301,15 @@ def load_state(
     def synthetic(prefix: str) -> SyntheticSequences:
         factors = under(prefix)
         return SyntheticSequences(
-            factors["latent"],
+            start.latent if start.has_hard_tokens else factors["latent"],
             factors["decoder"],
             factors.get("labels"),
             tensors.get("lengths"),
             record["temperature"],
         )
+
+    if record.get("routine") is not None:
+        optimizer = Routine.from_json(record["routine"]).optimizer(optimizer)
 
     def accumulators(index: int) -> dict[str, dict[str, Tensor]]:
         return {name: under(f"{index}/{name}") for name in state_names(optimizer)}
@@ -327,6 +337,7 @@ def load_state(
             best_loss=float.fromhex(record["best_loss"]),
             looks_since_best=record["looks_since_best"],
             stopped=record["stopped"],
+            routine=None if record["routine"] is None else Routine.from_json(record["routine"]),
         )
     except KeyError as error:
         raise DataError(f"{path}: the field {error} is missing.") from None

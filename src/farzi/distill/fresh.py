@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +19,22 @@ from farzi.seeding import stream_seed
 from farzi.synthetic import SyntheticSequences
 from farzi.training import SyntheticBatches, TrainSettings, train
 
-__all__ = ["fresh_student_loss", "number"]
+__all__ = ["LOOK_EVERY", "Fresh", "fresh_student_loss", "number", "train_fresh"]
 
 LOOK_EVERY = 10  # inner steps between two looks at the validation loss, as in `TrainSettings`
 PATIENCE = 5
+
+
+class Fresh(NamedTuple):
+    """How far a fresh student came.
+
+    Attributes:
+        loss: its lowest validation loss.
+        step: the step that it had there.
+    """
+
+    loss: float
+    step: int
 
 
 def fresh_student_loss(
@@ -31,7 +44,22 @@ def fresh_student_loss(
     steps: int,
     seed: int,
 ) -> float:
-    """The lowest validation loss of a fresh student within `steps` steps on `synthetic`.
+    """The lowest validation loss of a fresh student within `steps` steps; see `train_fresh`."""
+    return train_fresh(problem, synthetic, validation_sequences, steps, seed).loss
+
+
+def train_fresh(
+    problem: Problem,
+    synthetic: SyntheticSequences,
+    validation_sequences: Sequences,
+    steps: int,
+    seed: int,
+    *,
+    patience: int = PATIENCE,
+    look_every: int = LOOK_EVERY,
+    look_growth: float = 0.0,
+) -> Fresh:
+    """Train a fresh student on `synthetic` until validation no longer improves.
 
     The student trains with the inner optimiser; where that is Adam as torch has it, by
     `farzi.training.train`, which later users of the artifact train with too.
@@ -42,6 +70,9 @@ def fresh_student_loss(
         validation_sequences: real sequences.
         steps: the cap; it stops earlier where the loss no longer falls.
         seed: of its first weights and its batches.
+        patience: looks without improvement after which it stops.
+        look_every: steps between looks, at least.
+        look_growth: steps between looks as a share of the steps so far, where that is more.
 
     Raises:
         NonFiniteError: the loss was never finite.
@@ -49,7 +80,8 @@ def fresh_student_loss(
     """
     decay = _decay_of_torch(problem)
     if decay is None:
-        return _by_inner_steps(problem, synthetic, validation_sequences, steps, seed)
+        looks = _Looks(patience, look_every, look_growth)
+        return _by_inner_steps(problem, synthetic, validation_sequences, steps, seed, looks)
     batches = SyntheticBatches(synthetic, problem.inner_batch, seed)
     trained = train(
         problem.student,
@@ -57,15 +89,16 @@ def fresh_student_loss(
         TrainSettings(
             lr=number(problem.optimizer.hyper["lr"]) or 0.0,
             max_steps=steps,
-            eval_every=LOOK_EVERY,
-            patience=PATIENCE,
+            eval_every=look_every,
+            look_growth=look_growth,
+            patience=patience,
             weight_decay=decay,
             seed=seed,
         ),
         lambda params: validation_loss(problem.student, params, validation_sequences),
         device=synthetic.latent.device,
     )
-    return trained.loss
+    return Fresh(trained.loss, trained.step)
 
 
 def _decay_of_torch(problem: Problem) -> float | None:
@@ -88,28 +121,37 @@ def number(setting: HyperSetting) -> float | None:
     return float(setting) if isinstance(setting, int | float) else None
 
 
+class _Looks(NamedTuple):
+    patience: int
+    every: int
+    growth: float
+
+
 def _by_inner_steps(
     problem: Problem,
     synthetic: SyntheticSequences,
     validation_sequences: Sequences,
     steps: int,
     seed: int,
-) -> float:
+    looks: _Looks,
+) -> Fresh:
     generator = torch.Generator().manual_seed(stream_seed(seed, "weights"))
     member = Member(problem.on_device(problem.student.init(generator)), None, 0, seed)
-    best, looks_since_best = math.inf, 0
-    while member.age < steps and looks_since_best < PATIENCE:
+    best, best_step, looks_since_best = math.inf, 0, 0
+    while member.age < steps and looks_since_best < looks.patience:
+        until = max(looks.every, int(looks.growth * member.age))
         try:
-            member = problem.advance(member, synthetic, min(LOOK_EVERY, steps - member.age))
+            member = problem.advance(member, synthetic, min(until, steps - member.age))
         except NonFiniteError:
             break
         loss = validation_loss(problem.student, member.params, validation_sequences)
-        looks_since_best = 0 if loss < best else looks_since_best + 1
-        best = min(best, loss) if math.isfinite(loss) else best
+        looks_since_best += 1
+        if loss < best:
+            best, best_step, looks_since_best = loss, member.age, 0
     if not math.isfinite(best):
         raise NonFiniteError(
             f"the validation loss of a fresh student was never finite in {member.age} inner steps "
             f"of {problem.optimizer!r}; try a smaller lr.",
             step=member.age,
         )
-    return best
+    return Fresh(best, best_step)

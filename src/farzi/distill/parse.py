@@ -30,6 +30,7 @@ from farzi.distill.settings import (
     DistillSettings,
     InnerSettings,
     OuterSettings,
+    RoutineSettings,
     StudentSettings,
     TeacherSettings,
     lowered_window,
@@ -43,6 +44,7 @@ GROUPS: Mapping[str, type] = {
     "": DistillSettings,
     "teachers": TeacherSettings,
     "inner": InnerSettings,
+    "routine": RoutineSettings,
     "outer": OuterSettings,
 }
 
@@ -234,7 +236,7 @@ class _Reader:
                 if (name := f"{group}.{item.name}".lstrip(".")) not in (*GROUPS, *parts)
             ]
         self._refuse_unknown()
-        for group in ("teachers", "inner", "outer"):
+        for group in filter(None, GROUPS):
             inside = {
                 choice.partition(".")[2]: value
                 for choice, value in parts.items()
@@ -343,6 +345,8 @@ class _Reader:
         for name, value in given.items():
             if name not in hints:
                 continue  # noted by `_refuse_unknown`
+            if isinstance(value, list) and typing.get_origin(hints[name]) is tuple:
+                value = tuple(value)  # as JSON, TOML and flags have it
             try:
                 checked[name] = _adapter(hints[name]).validate_python(value)
             except ValidationError as error:

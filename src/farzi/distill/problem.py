@@ -24,6 +24,7 @@ from farzi.metagrad.metagradient import OuterLoss
 from farzi.metagrad.rule import PullBack
 from farzi.metagrad.update import State
 from farzi.models import Student, embedded_loss, sequence_loss
+from farzi.models.fused.soft_head import embed
 from farzi.seeding import stream, stream_seed
 from farzi.synthetic import SyntheticSequences
 from farzi.training import Batch, SyntheticBatches, real_batch
@@ -71,6 +72,8 @@ class Problem:
         start: the sequences before the first outer step; their lengths and temperature stay.
         train_sequences: real sequences of training users.
         window: inner steps that one gradient goes through.
+        stride: inner steps by which a student grows older then; 0: the window.
+        window_lr: step size inside the windows; 0: the optimiser's own.
         inner_batch: synthetic sequences an inner step.
         outer_batch: real sequences an outer step.
         seed: of everything drawn.
@@ -89,6 +92,8 @@ class Problem:
     inner_batch: int
     outer_batch: int
     seed: int
+    stride: int = 0
+    window_lr: float = 0.0
     omega: Omega | None = None
     pull_back: PullBack | None = None
     compiled: bool = False
@@ -97,7 +102,7 @@ class Problem:
     @property
     def device(self) -> torch.device:
         """Where the synthetic sequences are."""
-        return self.start.latent.device
+        return self.start.decoder.device
 
     @functools.cached_property
     def teachers(self) -> tuple[dict[str, Tensor], ...]:
@@ -108,8 +113,8 @@ class Problem:
 
     def on_device(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights on the device, of the sequences' dtype."""
-        latent = self.start.latent
-        return {name: value.to(latent.device, latent.dtype) for name, value in params.items()}
+        decoder = self.start.decoder
+        return {name: value.to(decoder.device, decoder.dtype) for name, value in params.items()}
 
     def fresh_member(self, seed: int) -> Member:
         """A student with first weights of its own."""
@@ -149,13 +154,17 @@ class Problem:
             params: Mapping[str, Tensor], meta: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
         ) -> Tensor:
             rows = inputs.get("rows")
-            whole = "tokens" in meta
+            whole = "decoder" not in meta
             soft = meta if whole else decoded(start.with_factors(meta), rows)
 
             def read(soft: Tensor, table: Tensor) -> Tensor:
                 return readout(soft, table, rows) if whole else soft @ table
 
             mask = inputs.get("mask")
+            if start.has_hard_tokens:
+                embedded = embed(start.tokens(rows), student.embedding(params))
+                targets = read(soft["labels"], student.head(params).table)
+                return embedded_loss(student, params, embedded, targets, mask)
             if "labels" not in soft:
                 return sequence_loss(student, params, soft["tokens"], mask=mask, read=read)
             embedded = read(soft["tokens"], student.embedding(params))
@@ -197,30 +206,42 @@ class Problem:
     ) -> Window:
         """Train a student for a window, and differentiate an outer loss of it through all of that.
 
+        With a step size of its own for the window, the student then trains beside it, from where it
+        stood, at its own.
+
         Args:
             member: the student before the window.
             synthetic: the sequences it trains on.
             outer_loss: (params, meta) -> scalar; a function of the weights after the window.
         """
         factors, soft = self.leaves(synthetic)
+        optimizer = self.optimizer
+        if self.window_lr:
+            optimizer = replace(optimizer, lr=self.window_lr)  # type: ignore[type-var]
         result = metagradient(
             self.inner_loss(member.seed),
             outer_loss,
             member.params,
             soft,
             steps=self.window,
-            optimizer=self.optimizer,
+            optimizer=optimizer,
             adjoint=self.adjoint,
             pull_back=self.pull_back,
             state=member.state,
             first_step=member.age,
         )
-        older = replace(
-            member,
-            params=result.final_params,
-            state=result.final_state,
-            age=member.age + self.window,
-        )
+        older, steps = member, self.stride or self.window
+        if not self.window_lr:
+            older = replace(
+                member,
+                params=result.final_params,
+                state=result.final_state,
+                age=member.age + self.window,
+            )
+            steps -= self.window
+        if steps:
+            still = {name: value.detach() for name, value in soft.items()}
+            older = self.advance(older, synthetic, steps, still)
         return Window(
             float(result.value), pulled_to_factors(factors, soft, result.meta_grads), older
         )
@@ -249,7 +270,9 @@ def pulled_to_factors(
 
 
 def decoded(synthetic: SyntheticSequences, rows: Tensor | None = None) -> dict[str, Tensor]:
-    """Soft tokens and labels by name; tokens alone where there are no labels."""
+    """Soft tokens and labels by name, as far as they are soft and there."""
     labels = synthetic.labels(rows)
+    if synthetic.has_hard_tokens and labels is not None:
+        return {"labels": labels}
     tokens = {"tokens": synthetic.tokens(rows)}
     return tokens if labels is None else tokens | {"labels": labels}

@@ -426,13 +426,22 @@ class _Run:
             self.folder / "metrics.jsonl", state.step if state else None, first, self.on_record
         )
         if state is None:
+            routine = distiller.find_routine(
+                lambda done, total, note: self.say("routine", done, total, note)
+            )
+            distiller = distiller.trained_by(routine)
             state = distiller.begin(
                 lambda done, total, note: self.say("students", done, total, note)
             )
+            state = replace(state, routine=routine)
             before_s = time.perf_counter() - self.began
-            metrics.add({"step": 0, "fresh_loss": state.start_loss, "wall_s": before_s})
+            chosen = {} if routine is None else {"routine": routine.to_json()}
+            begun = {"step": 0, "fresh_loss": state.start_loss, "wall_s": before_s}
+            metrics.add(begun | chosen)
             metrics.write()
             save_state(state, file, distiller.start)
+        else:
+            distiller = distiller.trained_by(state.routine)
         state = self._outer_loop(distiller, state, metrics, file)
         finished = state.stopped is not None or state.step >= settings.outer.steps
         path = self.folder / "artifact"
@@ -504,6 +513,9 @@ def make_artifact(plan: Plan, state: DistillState) -> Artifact:
     """The best sequences of a run as an artifact."""
     data, settings = plan.data, plan.settings
     best = _on(state.best, "cpu")
+    inner = settings.inner if state.routine is None else state.routine.inner(settings.inner)
+    hyper = inner.optimizer.hyper
+    tokens = {} if best.has_hard_tokens else {"latent": best.latent}
     labels = {} if best.label_latent is None else {"label_latent": best.label_latent.contiguous()}
     return Artifact(
         latent=best.latent.contiguous(),
@@ -513,10 +525,11 @@ def make_artifact(plan: Plan, state: DistillState) -> Artifact:
         temperature=best.temperature,
         recipe={
             "student": plan.student.settings(),
-            "optimizer": named(settings.inner.optimizer),
-            "lr": number(settings.inner.optimizer.hyper["lr"]) or TrainSettings().lr,
-            "steps": settings.inner.steps,
-            "batch_size": settings.inner.batch_size,
+            "optimizer": named(inner.optimizer),
+            "lr": number(hyper["lr"]) or TrainSettings().lr,
+            "weight_decay": number(hyper.get("weight_decay", 0.0)) or 0.0,
+            "steps": inner.steps,
+            "batch_size": inner.batch_size,
             "start": named(settings.start),
             "objective": named(settings.objective),
             "outer_steps": state.best_step,
@@ -537,7 +550,7 @@ def make_artifact(plan: Plan, state: DistillState) -> Artifact:
         scores={
             "validation": rounded({"start_loss": state.start_loss, "fresh_loss": state.best_loss}),
         },
-        dtype=smallest_dtype({"decoder": best.decoder, "latent": best.latent, **labels}),
+        dtype=smallest_dtype({"decoder": best.decoder, **tokens, **labels}),
     )
 
 
@@ -551,4 +564,5 @@ def _sample(sequences: Sequences, size: int, seed: int) -> Sequences:
 def _on(synthetic: SyntheticSequences, device: torch.device | str) -> SyntheticSequences:
     factors = {name: factor.to(device) for name, factor in synthetic.factors().items()}
     lengths = None if synthetic.lengths is None else synthetic.lengths.to(device)
-    return replace(synthetic.with_factors(factors), lengths=lengths)
+    moved = replace(synthetic.with_factors(factors), lengths=lengths)
+    return replace(moved, latent=moved.latent.to(device)) if moved.has_hard_tokens else moved

@@ -118,6 +118,10 @@ class InnerSettings:
     Args:
         steps: horizon T: a student is trained for so many steps, then begun anew.
         window: inner steps that one meta-gradient goes through.
+        stride: inner steps by which a student grows older when a window of it has been read; 0: the
+            window. More lets few outer steps see students of every age of a long training.
+        window_lr: step size inside the windows; 0: the students' own. A smaller one makes the
+            meta-gradient smoother: the students then train at their own rate beside the window.
         batch_size: synthetic sequences a step.
         optimizer: the inner optimiser. `eps_root`, inside Adam's root, makes the meta-gradient
             smooth.
@@ -130,6 +134,8 @@ class InnerSettings:
 
     steps: int = 200
     window: int = 25
+    stride: int = 0
+    window_lr: float = 0.0
     batch_size: int = 10
     optimizer: Optimizer = field(default_factory=_default_optimizer)
     adjoint: Adjoint = field(default_factory=Stored)
@@ -138,6 +144,13 @@ class InnerSettings:
 
     def __post_init__(self) -> None:
         mistakes = above_zero(self, "steps", "window", "batch_size")
+        mistakes += not_below_zero(self, "stride", "window_lr")
+        if 0 < self.stride < self.window and not self.window_lr:
+            what = f"must be 0, or at least `inner.window` = {self.window} where a window trains on"
+            mistakes.append(Mistake("stride", self.stride, what))
+        if self.stride > self.steps:
+            what = f"must be at most `inner.steps` = {self.steps}"
+            mistakes.append(Mistake("stride", self.stride, what))
         if self.rule not in get_args(Rule):
             mistakes.append(Mistake("rule", self.rule, "must be exact or paper"))
         if self.rule == "paper" and not isinstance(self.optimizer, Adam):
@@ -150,6 +163,11 @@ class InnerSettings:
             for mistake in _optimizer_mistakes(self.optimizer)
         ]
         refuse(mistakes)
+
+    @property
+    def pace(self) -> int:
+        """Inner steps by which a student grows older at a window."""
+        return self.stride or self.window
 
 
 def lowered_window(asked: Mapping[str, Any], window: int) -> dict[str, int]:
@@ -168,6 +186,40 @@ def lowered_window(asked: Mapping[str, Any], window: int) -> dict[str, int]:
     if "window" in asked or type(steps) is not int or not 1 <= steps < window:
         return {}
     return {"window": steps}
+
+
+@dataclass(frozen=True)
+class RoutineSettings:
+    """How the students' own training is chosen on the start, before the outer loop.
+
+    Args:
+        tries: fresh students that may be trained to choose it, one for each setting that is tried;
+            0 keeps `inner.optimizer` and `inner.steps` as they are.
+        lr_factor: the step size goes up by this factor for as long as that helps, or else down.
+        decays: weight decays that are tried at the best step size, where the optimiser is Adam or
+            AdamW.
+        max_steps: most steps of a try; it stops earlier where validation does.
+        patience: looks without improvement after which it does; a look comes each tenth of the
+            steps so far.
+
+    Raises:
+        WrongSettingsError: a value is out of range.
+    """
+
+    tries: int = 0
+    lr_factor: float = 2.0
+    decays: tuple[float, ...] = (0.05,)
+    max_steps: int = 4000
+    patience: int = 8
+
+    def __post_init__(self) -> None:
+        mistakes = not_below_zero(self, "tries") + above_zero(self, "max_steps", "patience")
+        if not self.lr_factor > 1:
+            mistakes.append(Mistake("lr_factor", self.lr_factor, "must be above 1"))
+        if any(not decay >= 0 for decay in self.decays):
+            mistakes.append(Mistake("decays", list(self.decays), "must be 0 or more"))
+        object.__setattr__(self, "decays", tuple(self.decays))
+        refuse(mistakes)
 
 
 @dataclass(frozen=True)
@@ -226,6 +278,7 @@ class DistillSettings:
         start: where latents and decoder begin.
         objective: what the outer loop lowers.
         inner: training on the synthetic sequences.
+        routine: how that training is chosen on the start.
         outer: the outer loop.
         seed: of everything drawn.
 
@@ -249,6 +302,7 @@ class DistillSettings:
     start: Start = field(default_factory=TeacherStart)
     objective: Objective = field(default_factory=MetaMatching)
     inner: InnerSettings = field(default_factory=InnerSettings)
+    routine: RoutineSettings = field(default_factory=RoutineSettings)
     outer: OuterSettings = field(default_factory=OuterSettings)
     seed: int = 0
 
@@ -336,7 +390,7 @@ def plain(value: Any) -> Any:
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return value if isinstance(value, bool | int | float | str | None) else repr(value)
     own = {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    is_group = isinstance(value, TeacherSettings | InnerSettings | OuterSettings | DistillSettings)
+    is_group = isinstance(value, _GROUPS)
     return own if is_group else {"name": named(value), **own}
 
 
@@ -348,6 +402,9 @@ def named(value: object) -> str:
             if place.endswith(f":{kind.__name__}") and kinds[name] is kind:
                 return name
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+_GROUPS = (TeacherSettings, InnerSettings, RoutineSettings, OuterSettings, DistillSettings)
 
 
 def _optimizer_mistakes(optimizer: Optimizer) -> list[Mistake]:

@@ -5,43 +5,9 @@ import functools
 import pytest
 import torch
 
-from farzi.distill import (
-    Distiller,
-    DistillSettings,
-    InnerSettings,
-    OuterSettings,
-    StudentSettings,
-)
 from farzi.distill.distiller import _agreement
-from farzi.distill.starts.random import random_start
-from farzi.evaluation import sequences_of
-from farzi.metagrad import Adam, CompiledLoss
-from toy import toy_data
-
-SETTINGS = DistillSettings(
-    num_sequences=4,
-    length=6,
-    latent_dim=3,
-    student=StudentSettings("sasrec", {"width": 4}),
-    inner=InnerSettings(steps=6, window=3, batch_size=2, optimizer=Adam(lr=0.02, eps_root=1e-7)),
-    outer=OuterSettings(
-        steps=4, batch_size=6, num_students=2, students_per_step=1, validation_seeds=1
-    ),
-)
-
-
-def distiller(tmp_path, settings=SETTINGS, **kwargs):
-    data = toy_data(tmp_path)
-    student = settings.student.build(data.vocabulary.size, settings.length)
-    start = random_start(4, 6, 3, data.vocabulary.size, labels=True, seed=0)
-    return Distiller(
-        student,
-        settings,
-        sequences_of(data, "train"),
-        sequences_of(data, "validation"),
-        start,
-        **kwargs,
-    )
+from farzi.metagrad import CompiledLoss
+from toy import TINY, distiller
 
 
 def test_ages_are_staggered_and_students_are_begun_anew(tmp_path):
@@ -119,7 +85,7 @@ def test_a_student_that_diverges_is_begun_anew(tmp_path):
 def test_compiled_students_give_the_same_steps(tmp_path, monkeypatch, batch):
     quick = functools.partial(CompiledLoss, backend="aot_eager")
     monkeypatch.setattr("farzi.distill.problem.CompiledLoss", quick)
-    settings = SETTINGS.with_values({"inner.batch_size": batch})
+    settings = TINY.with_values({"inner.batch_size": batch})
     plain = distiller(tmp_path, settings)
     compiled = distiller(tmp_path, settings.with_values({"inner.compiled": True}))
     state, fast = plain.begin(), compiled.begin()

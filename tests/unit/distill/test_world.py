@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import save_file
 from farzi.distill import Distiller
 from farzi.distill.world import world_of_torchrun
-from test_distiller import SETTINGS, distiller
+from toy import TINY, distiller
 from dataclasses import replace
 
 out, dtype, together = Path(sys.argv[1]), getattr(torch, sys.argv[2]), sys.argv[3] == "one"
 students = 2 if together else 1
-settings = SETTINGS.with_values(
+settings = TINY.with_values(
     {"outer.num_students": students, "outer.students_per_step": students}
 )
 with world_of_torchrun(torch.device("cpu")) as world:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from farzi.distill.starts.base import DECODER_RMS, StartInputs, StartRows, fit_latents
 from farzi.distill.starts.rows import Rows
 from farzi.distill.teachers import mean_logits
+from farzi.errors import SettingsError
 from farzi.models import Params, Student
 from farzi.synthetic import SyntheticSequences
 
@@ -24,12 +25,16 @@ class TeacherStart:
 
     Args:
         rows: which real rows.
+        tokens: `soft`: latents are fitted to the rows' tokens, and learnt; `ids`: the tokens stay
+            as they are, and the labels and the decoder alone are learnt. Ids take fewer bytes, and
+            a step on them less time; they need labels.
     """
 
     name: ClassVar[str] = "teacher"
     needs_teachers: ClassVar[bool] = True
 
     rows: StartRows = "auto"
+    tokens: Literal["soft", "ids"] = "soft"
 
     @property
     def suggests(self) -> Mapping[str, Any]:
@@ -37,7 +42,9 @@ class TeacherStart:
         return {}
 
     def check(self, inputs: StartInputs) -> tuple[str, ...]:
-        """Raise where there are too few real rows."""
+        """Raise where there are too few real rows, or ids without labels."""
+        if self.tokens == "ids" and not inputs.labels:
+            raise SettingsError("`start.tokens` must be soft where tokens are labels as well.")
         inputs.rows(self.rows)
         return ()
 
@@ -50,6 +57,7 @@ class TeacherStart:
             inputs.rows(self.rows),
             inputs.latent_dim,
             labels=inputs.labels,
+            hard=self.tokens == "ids",
         )
         return inputs.at_temperature(start)
 
@@ -62,6 +70,7 @@ def teacher_start(
     latent_dim: int,
     *,
     labels: bool,
+    hard: bool = False,
 ) -> SyntheticSequences:
     """The teachers' predictions along real rows: hidden states times embedding tables.
 
@@ -75,6 +84,7 @@ def teacher_start(
         rows: real rows of training users.
         latent_dim: rank K.
         labels: whether labels are kept apart from tokens.
+        hard: keep the rows' tokens as ids; needs `labels`.
     """
     length = rows.tokens.shape[1] if labels else rows.tokens.shape[1] - 1
     hidden, table = mean_logits(student, teachers, rows.tokens[:, :length])
@@ -87,7 +97,8 @@ def teacher_start(
     scale = DECODER_RMS / decoder.square().mean().sqrt()
     latent, decoder = latent / scale, decoder * scale
     if labels:
-        return SyntheticSequences(fit_latents(decoder, rows.tokens), decoder, latent, rows.lengths)
+        tokens = rows.tokens if hard else fit_latents(decoder, rows.tokens)
+        return SyntheticSequences(tokens, decoder, latent, rows.lengths)
     first = fit_latents(decoder, rows.tokens[:, :1])
     return SyntheticSequences(torch.cat([first, latent], 1), decoder, lengths=rows.lengths)
 
