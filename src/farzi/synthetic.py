@@ -16,7 +16,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-__all__ = ["SyntheticSequences"]
+from farzi.models.fused.factored import FactoredTokens
+
+__all__ = ["MOST_FORMED", "SyntheticSequences"]
+
+MOST_FORMED = 1 << 26
+"""Most elements of a batch's soft tokens that are formed for a loss (256 MiB); larger batches are
+read from their factors, which takes longer and next to no memory."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,26 @@ class SyntheticSequences:
     def labels(self, indices: Tensor | None = None) -> Tensor | None:
         """Soft labels Q of the sequences at `indices`, (B, L, V); None where tokens are labels."""
         return None if self.label_latent is None else self._soft(self.label_latent, indices)
+
+    def to_read(
+        self, indices: Tensor | None = None
+    ) -> tuple[Tensor | FactoredTokens, Tensor | FactoredTokens | None]:
+        """Tokens and labels of the sequences at `indices` as `sequence_loss` takes them.
+
+        Formed where a batch has at most `MOST_FORMED` elements, else as their factors.
+        """
+        rows = self.num_sequences if indices is None else len(indices)
+        if rows * self.length * self.num_tokens <= MOST_FORMED:
+            return self.tokens(indices), self.labels(indices)
+        tokens: Tensor | FactoredTokens = self._factored(self.latent, indices)
+        if self.has_hard_tokens:
+            tokens = self.tokens(indices)
+        labels = self.label_latent
+        return tokens, None if labels is None else self._factored(labels, indices)
+
+    def _factored(self, latent: Tensor, indices: Tensor | None) -> FactoredTokens:
+        chosen = latent if indices is None else latent[indices]
+        return FactoredTokens(chosen, self.decoder / self.temperature)
 
     def mask(self, indices: Tensor | None = None) -> Tensor | None:
         """Real positions of the sequences at `indices`, bool (B, L); None when all are."""

@@ -20,6 +20,7 @@ from torch import Tensor
 from farzi.data.sequences import Sequences
 from farzi.errors import NonFiniteError
 from farzi.models import Student, sequence_loss
+from farzi.models.fused.factored import FactoredTokens
 from farzi.seeding import stream, stream_seed
 from farzi.synthetic import SyntheticSequences
 
@@ -38,11 +39,25 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step reads: tokens (B, L) or (B, L, V), soft labels and mask where there are."""
+    """What one step reads: tokens (B, L) or (B, L, V), soft labels and mask where there are.
 
-    tokens: Tensor
-    labels: Tensor | None = None
+    Soft tokens and labels of a large vocabulary may come as their factors.
+    """
+
+    tokens: Tensor | FactoredTokens
+    labels: Tensor | FactoredTokens | None = None
     mask: Tensor | None = None
+
+    @property
+    def formed(self) -> Tensor:
+        """The tokens as one tensor; of real sequences they are ids, int64 (B, L).
+
+        Raises:
+            TypeError: they come as their factors.
+        """
+        if isinstance(self.tokens, FactoredTokens):
+            raise TypeError("the tokens of this batch come as their factors.")
+        return self.tokens
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -127,7 +142,7 @@ class SyntheticBatches:
         seed: of the order.
 
     Cost:
-        B L V floats a batch, twice with labels.
+        B L V floats a batch, twice with labels; where that is much, the factors alone.
     """
 
     synthetic: SyntheticSequences
@@ -149,7 +164,7 @@ class SyntheticBatches:
     def __call__(self, step: int) -> Batch:
         """The batch of step `step`, from 0."""
         few, indices = self.synthetic, self.indices(step)
-        return Batch(few.tokens(indices), few.labels(indices), few.mask(indices))
+        return Batch(*few.to_read(indices), few.mask(indices))
 
 
 def _epoch_slice(num: int, batch_size: int, seed: int, step: int) -> np.ndarray:

@@ -33,7 +33,7 @@ __all__ = ["Member", "Problem", "Window", "decoded", "pulled_to_factors"]
 
 MOST_DECODED = 1 << 28
 """Soft tokens are decoded once an outer step where they have at most so many elements, else at each
-inner step: that takes four such tensors less, and twice the time."""
+inner step, or never (`farzi.synthetic.MOST_FORMED`): that takes less memory, and more time."""
 
 
 @dataclass(frozen=True)
@@ -155,20 +155,21 @@ class Problem:
         ) -> Tensor:
             rows = inputs.get("rows")
             whole = "decoder" not in meta
-            soft = meta if whole else decoded(start.with_factors(meta), rows)
+            mask = inputs.get("mask")
+            if not whole:
+                tokens, labels = start.with_factors(meta).to_read(rows)
+                return sequence_loss(student, params, tokens, labels=labels, mask=mask)
 
             def read(soft: Tensor, table: Tensor) -> Tensor:
-                return readout(soft, table, rows) if whole else soft @ table
+                return readout(soft, table, rows)
 
-            mask = inputs.get("mask")
             if start.has_hard_tokens:
                 embedded = embed(start.tokens(rows), student.embedding(params))
-                targets = read(soft["labels"], student.head(params).table)
-                return embedded_loss(student, params, embedded, targets, mask)
-            if "labels" not in soft:
-                return sequence_loss(student, params, soft["tokens"], mask=mask, read=read)
-            embedded = read(soft["tokens"], student.embedding(params))
-            targets = read(soft["labels"], student.head(params).table)
+            elif "labels" not in meta:
+                return sequence_loss(student, params, meta["tokens"], mask=mask, read=read)
+            else:
+                embedded = read(meta["tokens"], student.embedding(params))
+            targets = read(meta["labels"], student.head(params).table)
             return embedded_loss(student, params, embedded, targets, mask)
 
         return CompiledLoss(loss)
@@ -270,7 +271,7 @@ def pulled_to_factors(
 
 
 def decoded(synthetic: SyntheticSequences, rows: Tensor | None = None) -> dict[str, Tensor]:
-    """Soft tokens and labels by name, as far as they are soft and there."""
+    """Soft tokens and labels by name, as far as they are soft and there, formed."""
     labels = synthetic.labels(rows)
     if synthetic.has_hard_tokens and labels is not None:
         return {"labels": labels}

@@ -9,11 +9,13 @@ once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from farzi.models.base import Params, Student
+from farzi.models.fused.factored import FactoredTokens
 from farzi.models.fused.soft_head import embed, target_loss
 
 __all__ = ["embedded_loss", "hidden_states", "logits", "sequence_loss"]
@@ -22,13 +24,13 @@ __all__ = ["embedded_loss", "hidden_states", "logits", "sequence_loss"]
 def sequence_loss(
     student: Student,
     params: Params,
-    tokens: Tensor,
+    tokens: Tensor | FactoredTokens,
     *,
-    labels: Tensor | None = None,
+    labels: Tensor | FactoredTokens | None = None,
     mask: Tensor | None = None,
     generator: torch.Generator | None = None,
     smoothing: float = 0.0,
-    read: Callable[[Tensor, Tensor], Tensor] = embed,
+    read: Callable[[Any, Tensor], Tensor] = embed,
 ) -> Tensor:
     """Mean next-token cross-entropy of a batch.
 

@@ -101,9 +101,9 @@ def gradient_distance(ours: Mapping[str, Tensor], real: Mapping[str, Tensor]) ->
 
 def _dealt(batch: Batch, place: int, num_places: int) -> Batch:
     """The sequences of a batch that one of `num_places` steps reads: one at least."""
-    rows = torch.arange(place % len(batch.tokens), len(batch.tokens), num_places)
+    rows = torch.arange(place % len(batch.formed), len(batch.formed), num_places)
     mask = None if batch.mask is None else batch.mask[rows]
-    return Batch(batch.tokens[rows], mask=mask)
+    return Batch(batch.formed[rows], mask=mask)
 
 
 def _gradient(

@@ -84,7 +84,7 @@ def real_loss(
             gradient is less of a lottery, and it is what generalises of the data.
     """
     if teachers:
-        inputs = batch.tokens[:, :-1]
+        inputs = batch.formed[:, :-1]
         hidden, table = mean_logits(student, teachers, inputs)
         labels = (hidden @ table.T).softmax(-1)
         batch = Batch(inputs, labels, None if batch.mask is None else batch.mask[:, 1:])

@@ -29,6 +29,7 @@ from torch.nn.functional import embedding
 
 from farzi.metagrad.deferred import readout
 from farzi.metagrad.memo import gradient_is_known, recall, room_for
+from farzi.models.fused.factored import FactoredTokens
 from farzi.models.fused.ops import with_signature
 from farzi.native import kernels_for
 
@@ -38,11 +39,12 @@ BLOCK_BYTES = {"cpu": 1 << 19, "cuda": 1 << 27}
 """Size of one block of logits: half an L2 cache on CPU, since the second derivative holds two."""
 
 
-def embed(tokens: Tensor, E: Tensor) -> Tensor:
+def embed(tokens: Tensor | FactoredTokens, E: Tensor) -> Tensor:
     """Raw embedding X of hard or soft tokens.
 
     Args:
-        tokens: hard tokens, int64 (B, L), or soft tokens P (B, L, V) whose rows sum to 1.
+        tokens: hard tokens, int64 (B, L), or soft tokens P (B, L, V) whose rows sum to 1, formed or
+            as their factors.
         E: token embedding (V, W).
 
     Returns:
@@ -55,6 +57,8 @@ def embed(tokens: Tensor, E: Tensor) -> Tensor:
         tensor([[[1., 0., 0.],
                  [0., 0., 1.]]])
     """
+    if isinstance(tokens, FactoredTokens):
+        return tokens.read(E)
     return readout(tokens, E) if tokens.is_floating_point() else embedding(tokens, E)
 
 
