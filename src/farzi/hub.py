@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from typing import Any
 from farzi.artifact import check_writable, locate_artifact, read_artifact
 from farzi.artifact.checks import short
 from farzi.artifact.layout import FILES, MAX_BYTES
+from farzi.artifact.writing import is_ours
+from farzi.data.files import replacing_folder
 from farzi.errors import ArtifactError, SettingsError
 
 __all__ = ["pull", "push"]
@@ -96,9 +97,8 @@ def pull(
     hub = _import_hub()
     target = Path(out)
     check_writable(target, overwrite=overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
+    with replacing_folder(target, ours=_is_download) as draft:
+        cache = draft / _CACHE
         with _one_line(hub, repo):
             api = hub.HfApi(endpoint=endpoint)
             info = api.dataset_info(repo, revision=revision, files_metadata=True)
@@ -107,22 +107,23 @@ def pull(
                 repo,
                 repo_type="dataset",
                 revision=info.sha,
-                local_dir=scratch / "new",
+                local_dir=draft,
                 allow_patterns=sorted(FILES),
-                cache_dir=scratch / "cache",
+                cache_dir=cache,
             )
-        fresh = scratch / "new"
-        shutil.rmtree(fresh / ".cache", ignore_errors=True)
+        shutil.rmtree(cache, ignore_errors=True)
         try:
-            read_artifact(fresh)
+            read_artifact(draft)
         except ArtifactError as error:
-            raise ArtifactError(f"{repo}: {str(error).replace(f'{fresh}{os.sep}', '')}") from None
-        if target.exists():
-            target.rename(scratch / "old")
-        fresh.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            raise ArtifactError(f"{repo}: {str(error).replace(f'{draft}{os.sep}', '')}") from None
     return target
+
+
+_CACHE = ".cache"  # of the hub's own library, which keeps one in the folder that it writes to
+
+
+def _is_download(path: Path) -> bool:
+    return is_ours(path) or path.name == _CACHE
 
 
 def _check_sizes(repo: str, files: Any) -> None:

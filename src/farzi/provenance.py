@@ -19,6 +19,7 @@ from typing import Any
 from farzi.artifact import locate_artifact, read_artifact
 from farzi.artifact.checks import short
 from farzi.data import SOURCES
+from farzi.data.files import write_text
 from farzi.data.preparation import arguments_of, prepare
 from farzi.data.prepared import PreparedData
 from farzi.data.sources import Origin
@@ -114,9 +115,7 @@ def write_origin(folder: Path, origin: Origin | None) -> None:
     """Write where a model's source was read to `folder/source.json`, beside its weights."""
     folder.mkdir(parents=True, exist_ok=True)
     values = {"origin": None if origin is None else dataclasses.asdict(origin)}
-    draft = folder / f".{MODEL_RECORD}"
-    draft.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    draft.rename(folder / MODEL_RECORD)
+    write_text(folder / MODEL_RECORD, json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def _read_origin(file: Path) -> Origin | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from farzi.artifact.parquet import parse_column, render_parquet
+from farzi.data.files import replacing
 from farzi.data.vocabulary import EOS, Vocabulary
 from farzi.errors import ArtifactError, DataError
 from farzi.models import Student, hidden_states, logits
@@ -47,9 +48,8 @@ def save_model(
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     content = render_parquet({"id": vocabulary.ids})
-    draft = target / f".{VOCABULARY}"
-    draft.write_bytes(content)
-    draft.replace(target / VOCABULARY)
+    with replacing(target / VOCABULARY) as draft:
+        draft.write_bytes(content)
     save_weights(target / WEIGHTS, student, params, provenance)
     return target / WEIGHTS
 

@@ -6,8 +6,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from farzi.artifact.card import render_card
 from farzi.artifact.contents import Artifact
 from farzi.artifact.layout import (
     CARD,
+    FILES,
     FORMAT_VERSION,
     HARD_TOKENS,
     ITEMS,
@@ -32,9 +31,10 @@ from farzi.artifact.layout import (
 from farzi.artifact.parquet import render_parquet
 from farzi.artifact.storage import pack
 from farzi.artifact.tokenizer import render_tokenizer, render_tokenizer_config
+from farzi.data.files import replacing_folder
 from farzi.errors import SettingsError
 
-__all__ = ["check_writable", "hard_tokens", "write_artifact"]
+__all__ = ["check_writable", "hard_tokens", "is_ours", "write_artifact"]
 
 
 def check_writable(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -57,7 +57,8 @@ def write_artifact(
 ) -> Path:
     """Write an artifact, whole or not at all.
 
-    The files are written to a new folder beside `path`, which then takes its name.
+    The files are written to a new folder beside `path`, which then takes its name; an artifact that
+    is there is exchanged for it in one step where the system can.
 
     Args:
         artifact: what to write.
@@ -80,34 +81,20 @@ def write_artifact(
         f"{hashlib.sha256(content).hexdigest()}  {name}\n"
         for name, content in sorted(files.items())
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        fresh = scratch / "new"
+    with replacing_folder(target, ours=is_ours) as draft:
         for name, content in {**files, MANIFEST: manifest.encode()}.items():
-            file = fresh / name
+            file = draft / name
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("xb") as stream:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-        if overwrite and target.exists():
-            _replace_folder(target, fresh, aside=scratch / "old")
-        else:
-            fresh.rename(target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 
-def _replace_folder(target: Path, fresh: Path, *, aside: Path) -> None:
-    """Give `fresh` the name `target`; what was there goes aside, and comes back on failure."""
-    target.rename(aside)
-    try:
-        fresh.rename(target)
-    except OSError:
-        aside.rename(target)
-        raise
+def is_ours(path: Path) -> bool:
+    """Whether a file or folder may stand at the top of an artifact's folder."""
+    return path.name in {name.partition("/")[0] for name in FILES}
 
 
 def _render_files(artifact: Artifact) -> dict[str, bytes]:

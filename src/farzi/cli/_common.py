@@ -145,9 +145,9 @@ class Output:
             text: what a person reads: a string, or a rich table.
         """
         if self.json_file is not None:
-            draft = self.json_file.with_name(f".{self.json_file.name}")
-            draft.write_text(to_json(payload) + "\n", encoding="utf-8")
-            draft.rename(self.json_file)
+            from farzi.data.files import write_text
+
+            write_text(self.json_file, to_json(payload) + "\n")
         if self.json:
             print(to_json(payload))
         elif isinstance(text, str):

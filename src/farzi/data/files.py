@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["replacing", "replacing_folder", "restore_folder", "sibling"]
+__all__ = ["replacing", "replacing_folder", "restore_folder", "sibling", "write_text"]
 
 
 def sibling(path: Path) -> Path:
@@ -22,14 +22,25 @@ def sibling(path: Path) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a name to write to; the file takes the place of `path` when the block ends well."""
-    draft = sibling(path)
-    try:
-        yield draft
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    """Give a name to write to; the file takes the place of `path` when the block ends well.
+
+    Drafts of writers that were killed are removed first; those of living ones are locked.
+    """
+    for left in _abandoned(path, Path.is_file):
+        left.unlink(missing_ok=True)
+    with _draft(path, Path.touch) as draft:
+        try:
+            yield draft
+            draft.replace(path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, complete or not at all."""
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -45,21 +56,19 @@ def replacing_folder(folder: Path, *, ours: Callable[[Path], bool]) -> Iterator[
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     restore_folder(folder)
-    for left in _abandoned(folder, ours):
+    for left in _abandoned(folder, lambda path: path.is_dir() and all(map(ours, path.iterdir()))):
         shutil.rmtree(left, ignore_errors=True)
-    draft = sibling(folder)
-    draft.mkdir()
-    try:
-        with _lock(draft):
+    with _draft(folder, Path.mkdir) as draft:
+        try:
             yield draft
             if not folder.exists():
                 draft.rename(folder)
                 return
             old = draft if _exchange(draft, folder) else _move_away(draft, folder)
-        shutil.rmtree(old)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+            shutil.rmtree(old)
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
 
 
 def restore_folder(folder: Path) -> None:
@@ -68,36 +77,63 @@ def restore_folder(folder: Path) -> None:
         _old(folder).rename(folder)
 
 
-def _abandoned(folder: Path, ours: Callable[[Path], bool]) -> list[Path]:
-    """Drafts of `folder` that nobody writes any longer."""
-    name = re.compile(re.escape(f".{folder.name}.") + "[0-9a-f]{8}")
+def _abandoned(target: Path, ours: Callable[[Path], bool]) -> list[Path]:
+    """Drafts of a file or a folder that nobody writes any longer."""
+    name = re.compile(re.escape(f".{target.name}.") + "[0-9a-f]{8}")
     found = []
-    for path in folder.parent.iterdir():
-        if name.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+    with os.scandir(target.parent) as there:
+        drafts = [Path(entry.path) for entry in there if name.fullmatch(entry.name)]
+    for path in drafts:
+        if not path.is_symlink():
             with suppress(OSError), _lock(path):
-                if all(map(ours, path.iterdir())):
+                if ours(path):
                     found.append(path)
     return found
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold a folder; OSError where another process does. It is free when the holder ends."""
+def _draft(target: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Make a draft of `target` and hold it, so that no other writer takes it for abandoned."""
+    while True:
+        draft = sibling(target)
+        make(draft)
+        with suppress(FileNotFoundError, BlockingIOError):  # another writer was in between
+            descriptor = _hold(draft)
+            if draft.exists():
+                break
+            os.close(descriptor)
     try:
-        import fcntl
-    except ImportError:  # pragma: no cover - Windows
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+        yield draft
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a draft; OSError where another process does."""
+    descriptor = _hold(path)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in {errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}:
-                raise
         yield
     finally:
         os.close(descriptor)
+
+
+def _hold(path: Path) -> int:
+    """A descriptor that holds a draft until it is closed, or until the process ends.
+
+    Raises:
+        OSError: another process holds it.
+    """
+    import fcntl
+
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in {errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}:
+            os.close(descriptor)
+            raise
+    return descriptor
 
 
 _AT_FDCWD = -100  # <fcntl.h>
@@ -119,7 +155,11 @@ def _move_away(draft: Path, folder: Path) -> Path:
     old = _old(folder)
     shutil.rmtree(old, ignore_errors=True)
     folder.rename(old)
-    draft.rename(folder)
+    try:
+        draft.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
     return old
 
 

@@ -28,7 +28,9 @@ def save_sealed(path: Path, tensors: Mapping[str, Tensor], record: Mapping[str, 
     text = json.dumps(record)
     draft = path.with_name(f".{path.name}")
     try:
-        save_file(kept, draft, metadata={"record": text, "sha256": digest_of(kept, text)})
+        # One field: safetensors writes several in an order of its own, another each time.
+        sealed = json.dumps({"record": text, "sha256": digest_of(kept, text)})
+        save_file(kept, draft, metadata={"sealed": sealed})
         draft.rename(path)
     except (OSError, SafetensorError) as error:
         draft.unlink(missing_ok=True)
@@ -47,7 +49,8 @@ def load_sealed(
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        text, expected = metadata["record"], metadata["sha256"]
+        sealed = json.loads(metadata["sealed"])
+        text, expected = sealed["record"], sealed["sha256"]
         record = json.loads(text)
     except KeyError as error:
         raise DataError(f"{path}: the field {error} is missing.") from None

@@ -17,6 +17,7 @@ import json
 import multiprocessing
 import os
 import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from farzi.data.files import write_text
 from farzi.errors import FarziError, RunLockedError
 from farzi.experiments.specification import Experiment
 from farzi.experiments.store import wall_seconds
@@ -431,6 +433,7 @@ def _work(connection: Connection, experiment: Experiment, places: Places) -> Non
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     told_s = 0.0
 
@@ -451,6 +454,17 @@ def _work(connection: Connection, experiment: Experiment, places: Places) -> Non
             connection.send(("done", "") if reason is None else ("failed", reason))
         except OSError:
             return
+
+
+def _leave_with_parent() -> None:
+    """End this process when its parent is killed, so that the next run finds no one at its cells.
+
+    What a cell writes is complete at every moment, and it is made again.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _made(
@@ -513,9 +527,7 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
 
 def _write_json(path: Path, values: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_text(path, json.dumps(values, indent=1) + "\n")
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from farzi.data.files import write_text
 from farzi.errors import DataError
 
 __all__ = ["RESULT_FORMAT", "Store", "key_of", "read_result", "source_hash", "wall_seconds"]
@@ -95,11 +95,9 @@ class Store:
             self._held[key_of(identity)] = json.loads(json.dumps(result))
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
         spent = None if wall_s is None else round(wall_s, 2)
         text = json.dumps({"identity": identity, "wall_s": spent, "result": result})
-        draft.write_text(text + "\n", encoding="utf-8")
-        draft.replace(path)
+        write_text(path, text + "\n")
 
     def clear(self) -> None:
         """Remove every result."""

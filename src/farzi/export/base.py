@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from farzi.artifact.storage import Dtype
-from farzi.data.files import replacing
+from farzi.data.files import replacing, replacing_folder
 from farzi.dataset import DistilledDataset
 from farzi.errors import SettingsError
 
@@ -106,32 +104,29 @@ def new_file(out: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folder(out: Path, *, overwrite: bool) -> Iterator[Path]:
+def new_folder(out: Path, *, overwrite: bool, names: Iterable[str]) -> Iterator[Path]:
     """Give a folder to write into; it becomes `out` when the block ends well.
 
     A folder that is there is replaced only where it holds nothing but files of the same names.
+
+    Args:
+        out: the folder.
+        overwrite: replace an earlier export.
+        names: of the files and folders that the format writes at the top.
 
     Raises:
         SettingsError: something is there that may not be replaced.
     """
     if os.path.lexists(out) and not (overwrite and out.is_dir() and not out.is_symlink()):
         raise SettingsError(f"{out}: exists already, and is not overwritten.")
-    scratch = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        fresh = scratch / "new"
-        fresh.mkdir()
-        yield fresh
-        if out.is_dir():
-            strangers = _files(out) - _files(fresh)
-            if strangers:
-                stranger = min(strangers)
-                raise SettingsError(
-                    f"{out}: holds {stranger}, which no export wrote, and is not overwritten."
-                )
-            out.rename(scratch / "old")
-        fresh.rename(out)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    known = set(names)
+    with replacing_folder(out, ours=lambda path: path.name in known) as draft:
+        yield draft
+        if strangers := _files(out) - _files(draft):
+            stranger = min(strangers)
+            raise SettingsError(
+                f"{out}: holds {stranger}, which no export wrote, and is not overwritten."
+            )
 
 
 def _files(folder: Path) -> set[str]:

@@ -17,6 +17,7 @@ from farzi.export.base import Export, ExportSettings, id_column, new_folder
 
 __all__ = ["export_hugging_face"]
 
+_NAMES = ("data", "vocabulary.parquet", "README.md", TOKENIZER, TOKENIZER_CONFIG)
 _CARD = """\
 ---
 pretty_name: {title}
@@ -52,7 +53,7 @@ def export_hugging_face(data: DistilledDataset, out: Path, settings: ExportSetti
         columns["label_probabilities"].append(probabilities[mask].tolist())
     table = pa.table(columns)
     name = str(data.artifact.source["name"])
-    with new_folder(out, overwrite=settings.overwrite) as draft:
+    with new_folder(out, overwrite=settings.overwrite, names=_NAMES) as draft:
         file = draft / "data" / "train.parquet"
         file.parent.mkdir()
         pq.write_table(table, file)

@@ -27,7 +27,8 @@ def export_recbole(data: DistilledDataset, out: Path, settings: ExportSettings) 
         if isinstance(item, str) and set(item) & set("\t\n\r"):
             raise DataError(f"the id {item!r} holds a tab or a line break: RecBole cannot read it.")
         lines.append(f"{user}\t{item}\t{position}\n")
-    with new_folder(out, overwrite=settings.overwrite) as draft:
-        (draft / f"{out.name}.inter").write_text("".join(lines), encoding="utf-8", newline="")
+    file = f"{out.name}.inter"
+    with new_folder(out, overwrite=settings.overwrite, names=[file]) as draft:
+        (draft / file).write_text("".join(lines), encoding="utf-8", newline="")
     note = f"RecBole: dataset={out.name!r}, data_path={str(out.parent)!r}."
     return Export(out, table.num_rows, hard.coverage, notes=(HARD_TOKENS_ALONE, note))

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from farzi.data.files import replacing
 from farzi.errors import ArtifactError, SettingsError
 from farzi.models.base import Student
 
@@ -35,14 +36,17 @@ def save_weights(
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}")
-    metadata = {
-        "student": json.dumps(student.settings(), sort_keys=True),
-        "provenance": json.dumps(provenance, sort_keys=True),
-    }
+    record = {"student": student.settings(), "provenance": dict(provenance)}
+    # One field: safetensors writes several in an order of its own, another each time.
+    metadata = {"farzi": json.dumps(record, sort_keys=True)}
     tensors = {name: value.detach().cpu().contiguous() for name, value in params.items()}
-    save_file(tensors, draft, metadata=metadata)
-    draft.rename(target)
+    with replacing(target) as draft:
+        save_file(tensors, draft, metadata=metadata)
+
+
+def _earlier(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The record of a file of farzi 0.1, which has a field for each part."""
+    return {name: json.loads(metadata[name]) for name in ("student", "provenance")}
 
 
 def load_weights(
@@ -65,8 +69,8 @@ def load_weights(
     try:
         with safe_open(target, framework="pt") as file:
             metadata = file.metadata() or {}
-            settings = dict(json.loads(metadata["student"]))
-            provenance = json.loads(metadata["provenance"])
+            record = json.loads(metadata["farzi"]) if "farzi" in metadata else _earlier(metadata)
+            settings, provenance = dict(record["student"]), record["provenance"]
             params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{target}: not a weights file of farzi ({error}).") from None

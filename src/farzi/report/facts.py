@@ -11,6 +11,7 @@ from typing import Any
 
 from farzi.artifact import Artifact, locate_artifact, read_artifact
 from farzi.data import SOURCES
+from farzi.data.files import write_text
 from farzi.data.prepared import PreparedData
 from farzi.errors import DataError
 
@@ -182,9 +183,7 @@ def read_comparison(file: Path) -> dict[str, Any]:
 
 def keep_comparison(run: Path, comparison: Mapping[str, Any]) -> None:
     """Keep a comparison in a run's folder, where reports look for it."""
-    draft = run / f".{COMPARISON}"
-    draft.write_text(json.dumps(comparison, indent=1, default=str) + "\n", encoding="utf-8")
-    draft.rename(run / COMPARISON)
+    write_text(run / COMPARISON, json.dumps(comparison, indent=1, default=str) + "\n")
 
 
 def _heading(title: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from farzi.artifact import locate_artifact, recipe_student
 from farzi.data import SOURCES
+from farzi.data.files import write_text
 from farzi.data.prepared import PreparedData
 from farzi.report import svg
 from farzi.report.facts import Course, Facts, gather
@@ -69,9 +70,7 @@ def write_report(
     if out is None and place.name != "artifact":
         target = place.parent / f"{place.name}.report.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(f".{target.name}")
-    draft.write_text(page, encoding="utf-8")
-    draft.rename(target)
+    write_text(target, page)
     return target
 
 
