@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from farzi.distill.run import RunOutcome
     from farzi.distill.source import distill_source as distill
     from farzi.experiments.comparison import Comparison
+    from farzi.sweeps import SweepResult, sweep
     from farzi.trained import TrainedModel, load_model
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "Evaluation",
     "PreparedData",
     "RunOutcome",
+    "SweepResult",
     "TrainedModel",
     "Training",
     "__version__",
@@ -37,6 +39,7 @@ __all__ = [
     "prepare",
     "save",
     "soft_cross_entropy",
+    "sweep",
     "train",
 ]
 
@@ -47,6 +50,7 @@ _MODULES = {  # where a name lives; loaded when it is first asked for
     "compare": "farzi.api",
     "PreparedData": "farzi.data.prepared",
     "RunOutcome": "farzi.distill",
+    "SweepResult": "farzi.sweeps",
     "TrainedModel": "farzi.trained",
     "Training": "farzi.api",
     "evaluate": "farzi.api",
@@ -55,6 +59,7 @@ _MODULES = {  # where a name lives; loaded when it is first asked for
     "prepare": "farzi.data.preparation",
     "save": "farzi.dataset",
     "soft_cross_entropy": "farzi.dataset",
+    "sweep": "farzi.sweeps",
     "train": "farzi.api",
 }
 

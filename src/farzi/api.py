@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from farzi.artifact import (
@@ -60,10 +61,18 @@ from farzi.provenance import (
     write_origin,
 )
 from farzi.trained import WEIGHTS, TrainedModel, load_model, save_model
-from farzi.training import Batches, RealBatches, SyntheticBatches, TrainSettings
+from farzi.training import Batches, RealBatches, SyntheticBatches, Trained, TrainSettings
 from farzi.training import train as train_student
 
-__all__ = ["Evaluation", "Training", "compare", "evaluate", "train"]
+__all__ = [
+    "Evaluation",
+    "Training",
+    "TrainingPlan",
+    "compare",
+    "evaluate",
+    "plan_training",
+    "train",
+]
 
 _log = logging.getLogger("farzi")
 
@@ -121,6 +130,7 @@ def train(
     dropout: float | None = None,
     smoothing: float = 0.0,
     lr: float | None = None,
+    weight_decay: float | None = None,
     batch_size: int | None = None,
     max_steps: int | None = None,
     patience: int = 6,
@@ -152,6 +162,7 @@ def train(
         smoothing: label smoothing.
         lr: AdamW's step size; None: the artifact's where Adam or AdamW was its inner optimiser,
             else 0.01.
+        weight_decay: AdamW's; None: the artifact's where AdamW was its inner optimiser, else 0.
         batch_size: sequences a step; None: the artifact's, or 64.
         max_steps: the cap; None: 20,000 on an artifact, 80 epochs on real sequences.
         patience: looks without improvement after which it stops.
@@ -184,18 +195,126 @@ def train(
     folder = None if out is None else Path(out)
     if folder is not None and (folder / WEIGHTS).exists() and not overwrite:
         raise SettingsError(f"`out` {out}: weights are there already; `overwrite` replaces them.")
+    plan = plan_training(
+        source,
+        on=on,
+        student=student,
+        width=width,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        conv_size=conv_size,
+        context_length=context_length,
+        dropout=dropout,
+        smoothing=smoothing,
+        lr=lr,
+        weight_decay=weight_decay,
+        batch_size=batch_size,
+        max_steps=max_steps,
+        patience=patience,
+        seed=seed,
+        device=device,
+        **read,
+    )
+    _tell(plan.data, plan.protocol_line)
+    trained = plan.train(progress)
+    data = plan.data
+    provenance = source_record(data) | {"distilled": plan.distilled}
+    weights = None
+    if folder is not None:
+        weights = save_model(folder, plan.student, trained.params, data.vocabulary, provenance)
+        write_origin(folder, data.origin)
+    module = TrainedModel(plan.student, trained.params, data.vocabulary, provenance).eval()
+    return Training(
+        model=module,
+        loss=trained.loss,
+        step=trained.step,
+        seconds=trained.seconds,
+        stopped=trained.stopped,
+        curve=tuple((look.step, look.loss) for look in trained.curve),
+        protocol_line=plan.protocol_line,
+        weights=weights,
+        origin=data.origin,
+    )
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A training that nothing speaks against, before its first step.
+
+    Attributes:
+        data: the split.
+        distilled: whether it reads an artifact.
+        student: the model.
+        batches: what it reads.
+        settings: how it is trained.
+        device: where.
+    """
+
+    data: PreparedData
+    distilled: bool
+    student: Student
+    batches: Batches
+    settings: TrainSettings
+    device: torch.device
+
+    @property
+    def protocol_line(self) -> str:
+        """On what, in one line."""
+        return self.data.protocol_line(self.student.context_length)
+
+    def train(self, progress: Progress | None = None) -> Trained:
+        """Train fresh weights, keeping those with the lowest loss on the validation part."""
+        held_out = sequences_of(self.data, "validation")
+        looks: list[float] = []
+
+        def tell(step: int, loss: float, _: float) -> None:
+            if progress is not None:
+                looked = f", validation loss {looks[-1]:.3f}" if looks else ""
+                progress(step, self.settings.max_steps, f"training loss {loss:.3f}{looked}")
+
+        return train_student(
+            self.student,
+            self.batches,
+            self.settings,
+            lambda params: validation_loss(self.student, params, held_out),
+            device=self.device,
+            on_look=lambda step, params, loss: looks.append(loss),
+            progress=tell,
+        )
+
+
+def plan_training(
+    source: Any,
+    *,
+    on: PathLike | PreparedData | None = None,
+    student: Student | str | None = None,
+    width: int | None = None,
+    num_layers: int | None = None,
+    num_heads: int | None = None,
+    conv_size: int | None = None,
+    context_length: int = 50,
+    dropout: float | None = None,
+    smoothing: float = 0.0,
+    lr: float | None = None,
+    weight_decay: float | None = None,
+    batch_size: int | None = None,
+    max_steps: int | None = None,
+    patience: int = 6,
+    seed: int = 0,
+    device: Device = "auto",
+    **read: Unpack[HowRead],
+) -> TrainingPlan:
+    """Check all that can be known of a training before it begins; the arguments of `train`."""
     sizes = {"width": width, "num_layers": num_layers, "num_heads": num_heads}
     for name, number in {**sizes, "batch_size": batch_size, "max_steps": max_steps}.items():
         if number is not None and number < 1:
             raise ValueError(f"`{name}` must be an int >= 1, got {number}.")
     artifact, data = _open(source, on, read)
     chosen, _ = choose_device(device)
-    held_out = sequences_of(data, "validation")
     if student is not None and not isinstance(student, str):
         context_length = student.context_length
     defaults: dict[str, Any] = {"context_length": context_length, "width": 32}
     usual = "transformer" if data.task == "language" else "sasrec"
-    weight_decay = 0.0
     batches: Batches
     if artifact is not None:
         defaults |= recipe_student(artifact)
@@ -204,7 +323,7 @@ def train(
         batch_size = batch_size or recipe_number(artifact, "batch_size", int)
         batches = SyntheticBatches(artifact.synthetic, batch_size, seed)
         lr = _rate(artifact) if lr is None else lr
-        weight_decay = _decay(artifact)
+        weight_decay = _decay(artifact) if weight_decay is None else weight_decay
         cap, look, growth = max_steps or MOST_STEPS, 10, 0.1
     else:
         batches = RealBatches(sequences_of(data, "train"), context_length, batch_size or 64, seed)
@@ -216,50 +335,17 @@ def train(
         {**defaults, "num_tokens": data.vocabulary.size},
         {name: value for name, value in asked.items() if value is not None},
     )
-    line = data.protocol_line(model.context_length)
-    _tell(data, line)
-    looks: list[float] = []
-
-    def tell(step: int, loss: float, _: float) -> None:
-        if progress is not None:
-            looked = f", validation loss {looks[-1]:.3f}" if looks else ""
-            progress(step, cap, f"training loss {loss:.3f}{looked}")
-
-    trained = train_student(
-        model,
-        batches,
-        TrainSettings(
-            lr=DEFAULT_RATE if lr is None else lr,
-            max_steps=cap,
-            eval_every=look,
-            look_growth=growth,
-            patience=patience,
-            weight_decay=weight_decay,
-            smoothing=smoothing,
-            seed=seed,
-        ),
-        lambda params: validation_loss(model, params, held_out),
-        device=chosen,
-        on_look=lambda step, params, loss: looks.append(loss),
-        progress=tell,
+    settings = TrainSettings(
+        lr=DEFAULT_RATE if lr is None else lr,
+        max_steps=cap,
+        eval_every=look,
+        look_growth=growth,
+        patience=patience,
+        weight_decay=weight_decay or 0.0,
+        smoothing=smoothing,
+        seed=seed,
     )
-    provenance = source_record(data) | {"distilled": artifact is not None}
-    weights = None
-    if folder is not None:
-        weights = save_model(folder, model, trained.params, data.vocabulary, provenance)
-        write_origin(folder, data.origin)
-    module = TrainedModel(model, trained.params, data.vocabulary, provenance).eval()
-    return Training(
-        model=module,
-        loss=trained.loss,
-        step=trained.step,
-        seconds=trained.seconds,
-        stopped=trained.stopped,
-        curve=tuple((look.step, look.loss) for look in trained.curve),
-        protocol_line=line,
-        weights=weights,
-        origin=data.origin,
-    )
+    return TrainingPlan(data, artifact is not None, model, batches, settings, chosen)
 
 
 def _student(

@@ -28,6 +28,7 @@ Stream: TypeAlias = Literal[
     "teacher",
     "start factors",
     "search",
+    "sweep",
 ]
 
 STREAMS: Mapping[Stream, int] = {
@@ -43,6 +44,7 @@ STREAMS: Mapping[Stream, int] = {
     "start rows": 17,  # the real rows that synthetic sequences start from
     "validation sample": 18,  # the validation sequences that a look reads
     "search": 21,  # the configurations of a search that is ranked on several rows
+    "sweep": 24,  # what `farzi sweep` tries next
     "row sample": 19,  # the real rows of a comparison's baselines
 }
 

@@ -35,6 +35,7 @@ COMMANDS = {
     "train": "Train an ordinary model on an artifact or on a source.",
     "evaluate": "Score a model on a source, the protocol spelled out.",
     "compare": "Compare an artifact with full data and with samples of it.",
+    "sweep": "Search over settings of a student or of a distillation.",
     "watch": "Watch a run: how far it is, its losses, gradients and agreement.",
     "report": "Write one HTML page that shows a run: result, course, contents, cost.",
     "experiments": "Run an experiment cell by cell, or show what is there of it.",

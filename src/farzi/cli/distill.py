@@ -6,8 +6,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +22,7 @@ from farzi.cli._common import (
     choose_device,
 )
 from farzi.cli._source import DEFAULT_READING, Reading
+from farzi.cli._stopping import Stop, stop_on_signal
 from farzi.cli.report import report_at_the_end
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def distill(
         farzi distill log.csv --out runs/today --start artifact --from runs/yesterday
         torchrun --nproc-per-node 2 -m farzi distill ml-100k --out runs/b
     """
-    with _stop_on_signal() as stop:
+    with stop_on_signal() as stop:
         flags: dict[str, tuple[str, Any]] = {
             "seed": ("--seed", seed),
             "latent_dim": ("--latent-dim", latent_dim),
@@ -178,7 +177,7 @@ def _one_split(
     report: bool,
     track: str | None,
     device: Any,
-    stop: _Stop,
+    stop: Stop,
     output: Output,
 ) -> dict[str, Any] | None:
     """Distil one split; its outcome for the reader, None in a process that is not the first."""
@@ -266,54 +265,3 @@ def _dotted(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield from _dotted(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-@dataclass
-class _Stop:
-    """Whether SIGINT or SIGTERM came, and whether anybody asks.
-
-    Attributes:
-        got: the signal, or None.
-        is_polled: whether a run asks between its steps; else the command ends where it is, since
-            there is nothing to save.
-    """
-
-    got: int | None = None
-    is_polled: bool = False
-
-    def asked(self) -> bool:
-        """Whether a stop was asked for."""
-        return self.got is not None
-
-    @contextmanager
-    def polled(self) -> Iterator[None]:
-        """While the block runs, it asks."""
-        self.is_polled = True
-        try:
-            yield
-        finally:
-            self.is_polled = False
-
-
-@contextmanager
-def _stop_on_signal() -> Iterator[_Stop]:
-    """Note the first SIGINT or SIGTERM, so that the run saves and stops; a second one ends it."""
-    stop = _Stop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def note(number: int, frame: Any) -> None:
-        stop.got = number
-        for restored, handler in before.items():
-            signal.signal(restored, handler)
-        if not stop.is_polled:
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
-            raise SystemExit(EXIT_STOPPED)
-
-    for number in before:
-        signal.signal(number, note)
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

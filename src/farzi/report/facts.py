@@ -14,6 +14,7 @@ from farzi.data import SOURCES
 from farzi.data.files import write_text
 from farzi.data.prepared import PreparedData
 from farzi.errors import DataError
+from farzi.report.sweep import read_sweep
 
 __all__ = [
     "COMPARISON",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 COMPARISON = "comparison.json"
+SWEEP = "sweep/result.json"
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ class Facts:
         course: how the outer loop went.
         comparison: JSON values of a comparison, or None.
         cost: seconds and bytes.
+        sweep: JSON values of the run's sweep, or None.
     """
 
     run: str
@@ -119,6 +122,7 @@ class Facts:
     course: Course
     comparison: Mapping[str, Any] | None
     cost: Cost
+    sweep: Mapping[str, Any] | None = None
 
 
 def gather(
@@ -161,6 +165,7 @@ def gather(
         course=_course(records),
         comparison=comparison,
         cost=_cost(artifact, data, records, comparison),
+        sweep=read_sweep(swept) if (swept := home / SWEEP).is_file() else None,
     )
 
 

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from farzi.artifact import locate_artifact, recipe_student
 from farzi.data import SOURCES
@@ -15,6 +15,10 @@ from farzi.data.prepared import PreparedData
 from farzi.report import svg
 from farzi.report.facts import Course, Facts, gather
 from farzi.report.inside import Inside, Kind, look_inside
+from farzi.report.sweep import sweep_view
+
+if TYPE_CHECKING:
+    import jinja2
 
 __all__ = ["MAX_BYTES", "render_report", "write_report"]
 
@@ -83,13 +87,41 @@ def render_report(
     real: bool = True,
 ) -> str:
     """The page of `write_report` as text; the same run gives the same text."""
-    import jinja2
-
     facts = gather(run, data, comparison=comparison)
     names = titles or {}
     inside = look_inside(
         facts.artifact, data, lambda original: names.get(str(original), str(original)), real=real
     )
+    return (
+        page_environment()
+        .get_template("page.html.jinja")
+        .render(
+            facts=facts,
+            inside=inside,
+            source=SOURCES.get(data.name),
+            unit="item" if data.task == "recommend" else "word",
+            people="users" if data.task == "recommend" else "sentences",
+            figures=_figures(facts),
+            results=_results(facts),
+            course=_course_charts(facts.course),
+            pictures=_pictures(inside),
+            charts_of_kinds=[(kind, _popularity(kind)) for kind in inside.kinds],
+            protocol_line=(facts.comparison or {}).get("protocol_line")
+            or data.protocol_line(
+                int(recipe_student(facts.artifact).get("context_length", 0)) or None
+            ),
+            settings=_flat(facts.settings),
+            provenance=_provenance(facts),
+            sweep=None if facts.sweep is None else sweep_view(facts.sweep),
+            real=real,
+        )
+    )
+
+
+def page_environment() -> jinja2.Environment:
+    """The templates and their filters."""
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("farzi.report"),
         autoescape=True,
@@ -105,23 +137,7 @@ def render_report(
         "decile": lambda share: min(10, max(1, math.ceil(10 * share))),
         "short": svg.shorten,
     }
-    return environment.get_template("page.html.jinja").render(
-        facts=facts,
-        inside=inside,
-        source=SOURCES.get(data.name),
-        unit="item" if data.task == "recommend" else "word",
-        people="users" if data.task == "recommend" else "sentences",
-        figures=_figures(facts),
-        results=_results(facts),
-        course=_course_charts(facts.course),
-        pictures=_pictures(inside),
-        charts_of_kinds=[(kind, _popularity(kind)) for kind in inside.kinds],
-        protocol_line=(facts.comparison or {}).get("protocol_line")
-        or data.protocol_line(int(recipe_student(facts.artifact).get("context_length", 0)) or None),
-        settings=_flat(facts.settings),
-        provenance=_provenance(facts),
-        real=real,
-    )
+    return environment
 
 
 # ----------------------------------------------------------------------------------------- words

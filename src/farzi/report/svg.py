@@ -11,7 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Band", "Line", "Point", "heatmap", "histogram", "intervals", "lines", "scatter"]
+__all__ = [
+    "Band",
+    "Line",
+    "Point",
+    "heatmap",
+    "histogram",
+    "intervals",
+    "lines",
+    "scatter",
+    "tries",
+]
 
 WIDTH, HEIGHT = 380, 240
 LEFT, RIGHT, TOP, BOTTOM = 50, 14, 12, 40
@@ -165,6 +175,55 @@ def scatter(
     return _svg(parts, title, description)
 
 
+def tries(
+    points: Sequence[Point],
+    *,
+    title: str,
+    description: str,
+    x: str,
+    y: str,
+    log: bool = False,
+    names: Sequence[str] = (),
+) -> str:
+    """What each setting that was tried came to; the lowest stands out.
+
+    Args:
+        points: x is the setting, or its place among `names`; y what it came to.
+        title: read aloud.
+        description: likewise.
+        x: label of the horizontal axis.
+        y: label of the vertical axis.
+        log: whether the horizontal axis is logarithmic; every x must be > 0.
+        names: of the places along the horizontal axis, where settings are no numbers.
+
+    Example:
+        >>> from farzi.report.svg import Point, tries
+        >>> chart = tries([Point(0.1, 2.0, "a"), Point(1.0, 1.0, "b")], title="Loss by lr",
+        ...     description="It falls.", x="lr", y="nats", log=True)
+        >>> chart.count("<circle"), chart.count('class="mark')
+        (3, 1)
+    """
+    xs = [point.x for point in points]
+    ends = (-0.5, len(names) - 0.5) if names else _range(xs, pad=0.06, log=log)
+    across = _Axis(*ends, LEFT, WIDTH - RIGHT, log)
+    up = _Axis(*_range([point.y for point in points], pad=0.1), HEIGHT - BOTTOM, TOP)
+    parts = [_frame(across, up, x, y, ticks=not names)]
+    parts += [
+        f'<text class="tick" text-anchor="middle" x="{across(place):.1f}" '
+        f'y="{HEIGHT - BOTTOM + 17}">{escape(shorten(name, max(4, 48 // len(names))))}</text>'
+        for place, name in enumerate(names)
+    ]
+    lowest = min(points, key=lambda point: point.y)
+    for point in points:
+        place = f'cx="{across(point.x):.1f}" cy="{up(point.y):.1f}"'
+        if point is lowest:
+            parts.append(f'<circle class="mark" {place} r="6"/>')
+        parts.append(
+            f'<circle class="dot c1" {place} r="3"><title>{escape(point.name)}</title></circle>'
+        )
+    return _svg(parts, title, description)
+
+
 def histogram(
     groups: Sequence[tuple[str, Sequence[float]]],
     *,
@@ -301,6 +360,7 @@ def _frame(
     percent: bool = False,
     both: bool = True,
     whole: bool = False,
+    ticks: bool = True,
 ) -> str:
     """Grid lines, ticks and the names of the axes."""
     parts = []
@@ -314,7 +374,7 @@ def _frame(
     parts += [
         f'<text class="tick" text-anchor="middle" x="{across(value):.1f}" '
         f'y="{HEIGHT - BOTTOM + 17}">{_number(value, percent and both)}</text>'
-        for value in across.ticks(5)
+        for value in (across.ticks(5) if ticks else ())
         if not whole or abs(value - round(value)) < 1e-9
     ]
     parts.append(

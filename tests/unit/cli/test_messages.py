@@ -31,6 +31,7 @@ READ_BY = {
     "models": READERS - {"prepare"},
     "api": {"train", "evaluate", "compare"},
     "distill": {"distill"},
+    "sweeps": {"sweep"},
     "experiments": {"compare"},
 }
 # Where a flag is named after only some of those commands can have come to it.
