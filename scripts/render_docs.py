@@ -20,6 +20,7 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     inputs:refused  the same: sources that are refused, and what is said
     example:NAME  examples/NAME.py, as code
     storage:NAME  experiments/results/NAME.json, as experiments/storage.py writes it
+    daily:NAME    experiments/results/NAME.json, as experiments/daily.py writes it
     scoring:NAME  experiments/results/NAME.json, as experiments/scoring.py writes it
     results:NAME  a part of docs/results/index.md, from the cells in experiments/results/*/cells
 
@@ -52,7 +53,7 @@ from result_plots import plots  # noqa: E402
 
 PART = re.compile(
     r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|example|storage"
-    r"|scoring|results):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
+    r"|scoring|daily|results):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
 
@@ -97,6 +98,7 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
                 "example": render_example,
                 "storage": render_storage,
                 "scoring": render_scoring,
+                "daily": render_daily,
                 "results": render_results,
             }
             body = renderers[kind](root, name)
@@ -207,6 +209,34 @@ def render_scoring(root: Path, name: str) -> str:
             splits = f"seen items, {len(kinds[0])} split seeds"
             lines.append(table_line([row["source"], splits, *said]))
     return "\n".join(lines)
+
+
+def render_daily(root: Path, name: str) -> str:
+    """Return what today's distillation costs and gives, from nothing and from yesterday's."""
+    path = root / "experiments" / "results" / f"{name}.json"
+    if not path.exists():
+        return f"*Not run yet: {path.relative_to(root)} is not there.*"
+    result = json.loads(path.read_text())
+    metrics = list(result["rows"][0]["scores"])
+    costs = ["outer steps", "s of teachers", "s in all"]
+    lines = [table_line(["", *costs, "loss before", "loss after", *metrics])]
+    lines.append(table_line(["---", *["---:"] * (len(costs) + 2 + len(metrics))]))
+    for row in result["rows"]:
+        seconds = row["teachers_seconds"] + row["seconds"]
+        cells = [row["said"], str(row["outer_steps"]), f"{row['teachers_seconds']:,.0f}"]
+        cells += [f"{seconds:,.0f}", f"{row['start_loss']:.3f}", f"{row['best_loss']:.3f}"]
+        for metric, (mean, std) in row["scores"].items():
+            scale, form = (1, ".3f") if metric == "loss" else (100, ".1f")
+            cells.append(f"{scale * mean:{form}} ± {scale * std:{form}}")
+        lines.append(table_line(cells))
+    before, now = result["events"]
+    said = (
+        f"{result['source']}: {before:,} training events yesterday, {now:,} today, "
+        f"{result['users'][1] - result['users'][0]:,} new users and {result['new_items']:,} new "
+        f"items. {result['rows'][0]['runs']} fresh students a row, tuned alike; losses before and "
+        "after the outer loop are on validation. Seconds: processor time on one thread."
+    )
+    return "\n".join([*lines, "", said, "", result["protocol"]])
 
 
 def collected(root: Path) -> list[Collected]:

@@ -80,7 +80,7 @@ class Search:
 
 
 def most_tries(axes: Axes) -> int:
-    """How many settings a search tries at most.
+    """How many settings a search tries at most; none where there is but one.
 
     Example:
         >>> from farzi.experiments.tuning import most_tries
@@ -88,12 +88,16 @@ def most_tries(axes: Axes) -> int:
         4
     """
     first, *others = (len(values) for values in axes.values())
+    if first == 1 and all(number == 1 for number in others):
+        return 0
     again = first - 1 if any(number > 1 for number in others) else 0
     return first + sum(number - 1 for number in others) + again
 
 
 def search(axes: Axes, run: Callable[[Choice], Try], *, budget_s: float | None = None) -> Search:
     """Search the axes one after another; the first is the step size.
+
+    Where every axis has one value there is nothing to search, and nothing is tried.
 
     Args:
         axes: values of each, the one to begin with first.
@@ -103,6 +107,9 @@ def search(axes: Axes, run: Callable[[Choice], Try], *, budget_s: float | None =
     Raises:
         NonFiniteError: training diverged with every setting.
     """
+    firsts: dict[str, Any] = {each: values[0] for each, values in axes.items()}
+    if most_tries(axes) == 0:
+        return Search(Choice(**firsts), ())
     done: dict[Choice, Try] = {}
     left_out = 0
 
@@ -111,7 +118,6 @@ def search(axes: Axes, run: Callable[[Choice], Try], *, budget_s: float | None =
 
     def try_axis(name: str) -> None:
         nonlocal left_out
-        firsts: dict[str, Any] = {each: values[0] for each, values in axes.items()}
         around = best() if done else Choice(**firsts)
         for value in axes[name]:
             changed: dict[str, Any] = {name: value}

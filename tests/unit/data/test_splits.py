@@ -29,8 +29,9 @@ def test_the_split_of_a_seed_never_changes() -> None:
 def test_refuses_too_few_members_and_wrong_seeds() -> None:
     with pytest.raises(DataError, match="at least 3 users, got 2"):
         three_ways(2, seed=0, what="users")
-    for seed in (-1, 2**32, True, 0.5):
-        with pytest.raises(ValueError, match="`split_seed` must be an int"):
+    assert three_ways(10, seed=4_294_967_295, what="users").test.size == 1
+    for seed in (-1, 4_294_967_296, True, 0.5):
+        with pytest.raises(ValueError, match=f"must be an int from 0 to 4294967295, got {seed}"):
             three_ways(10, seed=seed, what="users")  # type: ignore[arg-type]
 
 

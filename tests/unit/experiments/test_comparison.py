@@ -2,13 +2,17 @@
 
 import json
 import math
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
-from farzi.experiments.comparison import Comparison
-from farzi.experiments.results import Run
+from farzi.experiments.comparison import Comparison, RowResult, Spread, compare_runs
+from farzi.experiments.results import Choice, Run
+from farzi.experiments.tables import markdown
 from made_up_runs import RANKING, compared, run, training
+
+HEADLINE = ("HR@10", "HR@100", "nDCG@10", "nDCG@100")
 
 
 def test_a_ratio_is_the_row_over_full_data_and_perplexity_the_other_way_round():
@@ -139,6 +143,114 @@ def test_json_holds_all_of_it():
     result = compared(runs)
     assert Comparison.from_json(json.loads(json.dumps(result.to_json()))) == result
     assert result.curves("farzi") == [list(training().curve)]
+
+
+def test_results_of_earlier_versions_are_read():
+    row = {"name": "full", "sequences": 5, "tokens": 6, "bytes": 7, "num_runs": 2}
+    score = {"HR@10": {"mean": 0.5, "std": None}}
+    old = {"protocol_line": "shop", "rows": [{**row, "metrics": score}]}
+    expected = RowResult(**row, metrics={"HR@10": Spread(0.5)})
+    assert Comparison.from_json(old) == Comparison("shop", (expected,))
+
+
+def test_a_comparison_says_what_it_was_given():
+    """Sizes are means over draws; what a split has is under its own seed."""
+    choices = {1: Choice(0.01, 10, dropout=0.2), 0: Choice(0.02, 10)}
+    runs = [
+        run("full", split=0, training=training(stopped="cap", total=1.0)),
+        replace(run("random", split=1, seed=0, choice=choices[1]), sequences=4, tokens=90),
+        replace(run("random", split=1, seed=1, choice=choices[1]), num_bytes=300),
+        run("random", split=0, choice=choices[0], training=training(stopped="cap", total=9.0)),
+        replace(run("farzi", split=1), counts={"targets": 8}),
+        replace(run("farzi", split=0), counts={"targets": 9}),
+    ]
+    result = compare_runs(
+        runs,
+        task="recommend",
+        protocol_line="shop, by users",
+        order=["random", "farzi", "tokens", "full"],
+        test_sequences={1: 30, 0: 20},
+        clock="seconds of a clock",
+    )
+    assert (result.protocol_line, result.task) == ("shop, by users", "recommend")
+    assert (result.split_seeds, result.test_sequences) == ((1, 0), (30, 20))
+    assert result.clock == "seconds of a clock"
+    assert result.counts == ({"targets": 8}, {"targets": 9})
+    assert [row.name for row in result.rows] == ["random", "farzi", "full"]
+    row = result.row("random")
+    assert (row.sequences, row.tokens, row.bytes, row.num_runs) == (5, 97, 367, 3)
+    assert row.stopped == ("cap", "validation")
+    assert row.chosen == (
+        {"split_seed": 1, **asdict(choices[1])},
+        {"split_seed": 0, **asdict(choices[0])},
+    )
+    assert row.faster == 1.0
+    assert result.row("full").faster is None
+    assert repr(result) == markdown(result, summary=True) != markdown(result)
+    with pytest.raises(KeyError, match="tokens"):
+        result.row("tokens")
+    assert result.curves("tokens") == []
+    assert compared([run("farzi")]).clock == ""
+    assert compared([run("farzi")]).counts == ({},)
+    assert compared([run("farzi")]).row("farzi").faster is None
+
+    first, second = result.splits
+    assert (first["split_seed"], second["split_seed"]) == (1, 0)
+    assert list(first["rows"]) == ["random", "farzi"]
+    assert [each["seed"] for each in first["rows"]["random"]] == [0, 1]
+    assert second["rows"]["farzi"] == [
+        {"seed": 0, "metrics": RANKING, "training": training().to_json()}
+    ]
+    assert first["ratios"] == {}
+    assert second["ratios"]["farzi"] == {**dict.fromkeys(HEADLINE, 1.0), "mean": 1.0}
+
+
+def test_one_run_has_no_spread():
+    assert Spread.of([3.0]) == Spread(3.0, 0.0)
+    assert Spread.of([1.0, 3.0]) == Spread(2.0, math.sqrt(2))
+
+
+def test_farzi_is_held_against_every_row_in_every_metric_that_both_have():
+    both = {"HR@10": (0, 1), "loss": (5.0, 4.0)}
+    runs = [
+        run("random", per_user={"HR@10": (1, 1)}),
+        run("farzi", per_user=both),
+        run("most-popular", per_user={"loss": (6.0, 6.0)}, training=None),
+    ]
+    pairs = [(pair.b, pair.metric, pair.difference) for pair in compared(runs).paired]
+    assert pairs == [("random", "HR@10", -0.5), ("most-popular", "loss", -1.5)]
+
+
+def test_a_ratio_to_nothing_is_no_number():
+    runs = [run("full", metrics={**RANKING, "HR@10": 0.0}), run("farzi")]
+    ratios = compared(runs).ratios["farzi"]
+    assert math.isnan(ratios["HR@10"])
+    assert ratios["nDCG@10"] == 1.0
+
+
+def test_costs_are_held_against_full_data_of_the_same_split():
+    """A run that no training stands behind, or no full data, has nothing to be held against."""
+    curve = ((10, 1.0, 6.0), (20, 2.0, 5.0), (30, 3.0, 4.0))
+    runs = [
+        run("full", split=0, training=training(loss=5.0, total=60)),
+        run("full", split=1, training=training(loss=1.0, total=20)),
+        run("full", split=1, seed=1, training=None),
+        run("farzi", split=2, training=training(curve=curve)),
+        run("farzi", split=0, seed=1, training=None),
+        run("farzi", split=0, training=training(curve=curve)),
+        run("random", split=0, training=training(stopped="cap", total=50)),
+        run("head", split=1, training=training(stopped="cap", total=20)),
+        run("coreset", split=2, training=training(stopped="cap", total=99)),
+    ]
+    result = compared(runs, splits=(0, 1, 2))
+    whole = result.row("farzi").reached[1]
+    assert (whole.share, whole.seconds, whole.runs) == (1.0, 2.0, 1)
+    assert not result.row("random").finished
+    assert result.row("head").finished
+    assert not result.row("coreset").finished
+    alone = compared([run("farzi", training=training(stopped="cap"))])
+    assert not alone.row("farzi").finished
+    assert alone.row("farzi").reached == ()
 
 
 def test_a_run_is_the_same_after_json():

@@ -1,5 +1,6 @@
 """Rankings: tau against scipy's, regret and time by hand."""
 
+import json
 import math
 
 import numpy as np
@@ -81,3 +82,95 @@ def test_a_draw_is_a_function_of_its_seed_and_the_same_for_every_row():
     assert {each.sizes["width"] for each in one} == {16, 32, 64}
     assert configurations(search, {"width": 32}, 10)[0].sizes.keys() == {"width"}
     assert configurations(SearchSettings(seed=1), student, 10)[0] != one[0]
+
+
+def test_every_setting_is_drawn_from_its_own_values():
+    """Also those at the ends of a list; and a configuration is the same in a longer search."""
+    search = SearchSettings(
+        configurations=200,
+        lrs=(0.002, 0.05),
+        decays=(0.0, 0.05, 0.3),
+        dropouts=(0.0, 0.1, 0.4),
+        smoothings=(0.0, 0.1, 0.2),
+        widths=(16, 32, 48),
+        num_layers=(1, 2, 3),
+        conv_sizes=(0, 4, 7),
+    )
+    student = {"width": 32, "num_layers": 1, "conv_size": 0}
+    drawn = configurations(search, student, 10)
+    assert [each.number for each in drawn] == list(range(200))
+    for field, values in (
+        ("weight_decay", search.decays),
+        ("dropout", search.dropouts),
+        ("smoothing", search.smoothings),
+    ):
+        found = [getattr(each.choice, field) for each in drawn]
+        assert set(found) == set(values)
+        assert min(found.count(value) for value in values) > 40
+    for field, sizes in (
+        ("width", search.widths),
+        ("num_layers", search.num_layers),
+        ("conv_size", search.conv_sizes),
+    ):
+        assert {each.sizes[field] for each in drawn} == set(sizes)
+    rates = np.log([each.choice.lr for each in drawn])
+    middle = (math.log(0.002) + math.log(0.05)) / 2
+    assert 80 < (rates < middle).sum() < 120  # evenly on a logarithmic scale
+    assert all(each.choice.lr == round(each.choice.lr, 5) for each in drawn)
+    assert (
+        configurations(SearchSettings(configurations=3), student, 10)
+        == (configurations(SearchSettings(configurations=5), student, 10)[:3])
+    )
+    assert len({(each.choice, tuple(each.sizes.values())) for each in drawn}) == 200
+
+
+def test_a_ranked_run_is_the_same_after_json():
+    for first in (Ranked(3, 4.5, 2.0, {"HR@10": 0.5}), Ranked(0, None, 0.0, {})):
+        values = first.to_json()
+        assert values == {
+            "number": first.number,
+            "loss": first.loss,
+            "seconds": first.seconds,
+            "metrics": dict(first.metrics),
+        }
+        assert Ranked.from_json(json.loads(json.dumps(values))) == first
+
+
+def test_rankings_of_different_things_are_refused():
+    with pytest.raises(ValueError, match=r"one shape \(N,\), got \(2,\), \(3,\)\."):
+        kendall_tau([1, 2], [1, 2, 3])
+    with pytest.raises(ValueError, match="one shape"):
+        kendall_tau([[1, 2]], [[1, 2]])
+
+
+def test_the_interval_is_the_bootstraps_by_hand():
+    full, row = [5.0, 5.2, 5.1, 5.6, 5.3], [6.0, 6.1, 6.3, 6.2, 6.4]
+    given = {"full": runs(full), "farzi": runs(row)}
+    for seed, resamples in ((0, 2000), (3, 40)):
+        generator = np.random.default_rng(seed)
+        taus = []
+        for _ in range(resamples):
+            drawn = generator.integers(5, size=5)
+            taus.append(kendalltau(np.array(row)[drawn], np.array(full)[drawn]).statistic)
+        low, high = np.nanquantile(taus, [0.025, 0.975])
+        asked = {} if seed == 0 else {"seed": seed, "num_resamples": resamples}
+        (ranking,) = rank_rows(given, "nDCG@10", **asked)
+        assert (ranking.low, ranking.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_every_row_is_held_against_full_data_wherever_it_stands():
+    """A row of one configuration cannot be ranked; a score that falls is turned round."""
+    full = [Ranked(n, loss, 4.0, {"perplexity": 10 * loss}) for n, loss in enumerate([5.0, 6.0])]
+    given = {
+        "few": runs([6.0]),
+        "first": runs([7.0, 6.5]),
+        "full": full,
+        "last": [Ranked(0, 8.0, 1.0, {}), Ranked(1, None, 3.0, {}), Ranked(7, 1.0, 9.0, {})],
+    }
+    first, last = rank_rows(given, "perplexity", higher_is_better=False)
+    assert (first.row, last.row) == ("first", "last")
+    assert (first.regret, first.metric_regret) == (1.0, 10.0)
+    assert (last.configurations, last.regret, last.metric_regret) == (2, 0.0, 0.0)
+    assert (last.seconds, last.faster) == (4.0, 2.0)
+    (other,) = rank_rows({"full": full, "first": given["first"]}, "nDCG@10")
+    assert math.isnan(other.metric_regret)

@@ -72,6 +72,9 @@ def test_a_budget_ends_the_search_and_says_what_is_left():
     assert found.best == Choice(0.02, 64, 0.0, 0.0, 0.1)
     assert found.left_out == 4
     assert len(search(AXES, run, budget_s=0.0).tries) == 1
+    for seconds, tries, left_out in ((4.0, 2, 5), (2.0, 1, 6)):  # each try takes 2 seconds
+        found = search(AXES, run, budget_s=seconds)
+        assert (len(found.tries), found.left_out) == (tries, left_out)
 
 
 def test_a_setting_that_diverges_is_not_chosen():
@@ -84,3 +87,20 @@ def test_a_setting_that_diverges_is_not_chosen():
 def test_a_search_is_the_same_after_json():
     found = search(AXES, run)
     assert Search.from_json(json.loads(json.dumps(found.to_json()))) == found
+    cut = search(AXES, run, budget_s=5.0)
+    assert cut.left_out
+    assert Search.from_json(json.loads(json.dumps(cut.to_json()))) == cut
+
+
+def test_an_axis_alone_is_tried_once():
+    axes = {"lr": (0.01, 0.02, 0.005), "batch_size": (64,)}
+    assert most_tries(axes) == len(search(axes, run).tries) == 3
+    axes = {"lr": (0.01,), "batch_size": (64, 16)}
+    assert most_tries(axes) == len(search(axes, run).tries) == 2
+
+
+def test_one_setting_needs_no_search():
+    axes = {"lr": (0.01,), "batch_size": (64,), "smoothing": (0.1,)}
+    found = search(axes, lambda choice: pytest.fail("tried"))
+    assert found == Search(Choice(0.01, 64, smoothing=0.1), ())
+    assert most_tries(axes) == 0
