@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from farzi.api import Evaluation, Training, compare, evaluate, train
+    from farzi.data.fetching import fetch
     from farzi.data.preparation import prepare
     from farzi.data.prepared import PreparedData
     from farzi.dataset import DistilledDataset, load, save, soft_cross_entropy
@@ -34,6 +35,7 @@ __all__ = [
     "compare",
     "distill",
     "evaluate",
+    "fetch",
     "load",
     "load_model",
     "prepare",
@@ -54,6 +56,7 @@ _MODULES = {  # where a name lives; loaded when it is first asked for
     "TrainedModel": "farzi.trained",
     "Training": "farzi.api",
     "evaluate": "farzi.api",
+    "fetch": "farzi.data.fetching",
     "load": "farzi.dataset",
     "load_model": "farzi.trained",
     "prepare": "farzi.data.preparation",

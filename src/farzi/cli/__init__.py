@@ -30,6 +30,7 @@ __all__ = ["COMMANDS", "build_app", "flags_of", "main"]
 
 COMMANDS = {
     "sources": "List the known datasets, which are at hand, and their licences.",
+    "fetch": "Download a known dataset from its publisher, every byte checked.",
     "prepare": "Turn a table or a text into sequences and splits.",
     "distill": "Distil a source into a few synthetic sequences.",
     "train": "Train an ordinary model on an artifact or on a source.",
@@ -68,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     with boundary as outcome, _common.log_to_stderr(tokens):
         app = build_app(tokens)
+        if "--install-completion" in tokens:  # of every command's flags, so all are loaded
+            app = build_app(tokens, whole=True)
         command, arguments, _ = app.parse_args(
             tokens, print_error=False, exit_on_error=False, verbose=False
         )
@@ -76,8 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return outcome.code
 
 
-def build_app(tokens: Sequence[str]) -> cyclopts.App:
-    """Register every command by its summary, and the one that is called by its function."""
+def build_app(tokens: Sequence[str], *, whole: bool = False) -> cyclopts.App:
+    """Register every command by its summary, and the one that is called by its function.
+
+    Args:
+        tokens: the command line.
+        whole: register all by their functions.
+    """
     app = cyclopts.App(
         name="farzi",
         help="Distil event logs and text corpora into a few synthetic sequences.",
@@ -88,13 +96,17 @@ def build_app(tokens: Sequence[str]) -> cyclopts.App:
     )
     called = _called(tokens)
     for position, (name, summary) in enumerate(COMMANDS.items()):
-        if name == called:
+        if whole or name == called:
             function = getattr(importlib.import_module(f"farzi.cli.{name}"), name)
             example = _example(function)
             function.__doc__ = _common.reflow(getdoc(function))
             app.command(function, name=name, sort_key=position, help_epilogue=example)
         else:
             app.command(_stand_in, name=name, sort_key=position, help=summary)
+    app.register_install_completion_command(
+        help="Teach your shell to complete commands and flags (bash, zsh, fish).",
+        sort_key=len(COMMANDS),
+    )
     return app
 
 

@@ -57,11 +57,19 @@ EXIT_USAGE = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL: stopped after saving, resume to go on
 EXIT_INTERRUPTED = 130
 
-Seed = Annotated[int, Parameter(help="Seed of the models: their weights and their batches.")]
-SplitSeed = Annotated[int, Parameter(help="Seed of the data split.")]
+Seed = Annotated[
+    int,
+    Parameter(help="Seed of the models: their weights and their batches.", env_var="FARZI_SEED"),
+]
+SplitSeed = Annotated[int, Parameter(help="Seed of the data split.", env_var="FARZI_SPLIT_SEED")]
 SplitSeeds = Annotated[
     tuple[int, ...],
-    Parameter(name="--split-seed", consume_multiple=True, help="Seeds of the data splits."),
+    Parameter(
+        name="--split-seed",
+        consume_multiple=True,
+        help="Seeds of the data splits.",
+        env_var="FARZI_SPLIT_SEED",
+    ),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], Parameter(help="Where to compute.", env_var="FARZI_DEVICE")
@@ -123,8 +131,8 @@ class Output:
 
     json: bool = False
     json_file: Annotated[Path | None, Parameter(show=False)] = None
-    quiet: Annotated[bool, Parameter(alias="-q")] = False
-    verbose: Annotated[bool, Parameter(alias="-v")] = False
+    quiet: Annotated[bool, Parameter(alias="-q", env_var="FARZI_QUIET")] = False
+    verbose: Annotated[bool, Parameter(alias="-v", env_var="FARZI_VERBOSE")] = False
     traceback: bool = False
 
     def say(self, message: str) -> None:
@@ -432,14 +440,19 @@ class _ToStderr(logging.Handler):
         print(f"{note}{record.getMessage()}", file=sys.stderr, flush=True)
 
 
+def _is_on(variable: str) -> bool:
+    """Whether a variable of the environment says yes, as a flag reads it."""
+    return os.environ.get(variable, "").lower() in ("1", "true", "yes", "y", "on")
+
+
 @contextlib.contextmanager
 def log_to_stderr(tokens: Sequence[str]) -> Iterator[None]:
     """Print what the logger `farzi` is told: with `-v` more, with `-q` errors alone."""
     short = "".join(token[1:] for token in tokens if re.fullmatch(r"-[a-z]+", token))
     level = logging.INFO
-    if "--verbose" in tokens or "v" in short:
+    if "--verbose" in tokens or "v" in short or _is_on("FARZI_VERBOSE"):
         level = logging.DEBUG
-    if "--quiet" in tokens or "q" in short:
+    if "--quiet" in tokens or "q" in short or _is_on("FARZI_QUIET"):
         level = logging.ERROR
     logger, handler = logging.getLogger("farzi"), _ToStderr()
     before = logger.level

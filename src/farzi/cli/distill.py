@@ -56,7 +56,10 @@ def distill(
     track: str | None = None,
     reading: Reading = DEFAULT_READING,
     seed: Annotated[
-        int | None, Parameter(help="Seed of the models: their weights and their batches.")
+        int | None,
+        Parameter(
+            help="Seed of the models: their weights and their batches.", env_var="FARZI_SEED"
+        ),
     ] = None,
     split_seed: SplitSeeds = (0,),
     device: Device = "auto",

@@ -23,9 +23,11 @@ __all__ = ["Finding", "doctor"]
 
 PACKAGES = ["torch", "numpy", "safetensors", "ibis-framework", "duckdb", "pyarrow"]
 EXTRAS = {
+    "fetch": ("pooch", "downloading the known datasets"),
     "hf": ("transformers", "Hugging Face models and data"),
     "hub": ("huggingface_hub", "sharing an artifact"),
     "spark": ("pyspark", "event logs too large for one machine"),
+    "sweep": ("optuna", "searching over settings"),
     "track": ("tensorboard", "curves in TensorBoard while a run goes on"),
 }
 MIN_JAVA = 17  # what PySpark 4 asks for

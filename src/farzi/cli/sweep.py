@@ -43,8 +43,12 @@ def sweep(
     report: Annotated[bool, Parameter(negative="--no-report")] = True,
     on: On = None,
     reading: Reading = DEFAULT_READING,
-    seed: Annotated[int, Parameter(help="Seed of what is suggested, and of the models.")] = 0,
-    split_seed: Annotated[int | None, Parameter(help="Seed of the data split.")] = None,
+    seed: Annotated[
+        int, Parameter(help="Seed of what is suggested, and of the models.", env_var="FARZI_SEED")
+    ] = 0,
+    split_seed: Annotated[
+        int | None, Parameter(help="Seed of the data split.", env_var="FARZI_SPLIT_SEED")
+    ] = None,
     device: Device = "auto",
     output: Output = DEFAULT_OUTPUT,
 ) -> int:

@@ -34,7 +34,9 @@ def train(
     patience: int = 6,
     reading: Reading = DEFAULT_READING,
     seed: Seed = 0,
-    split_seed: Annotated[int | None, Parameter(help="Seed of the data split.")] = None,
+    split_seed: Annotated[
+        int | None, Parameter(help="Seed of the data split.", env_var="FARZI_SPLIT_SEED")
+    ] = None,
     device: Device = "auto",
     force: bool = False,
     output: Output = DEFAULT_OUTPUT,

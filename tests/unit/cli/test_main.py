@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -234,3 +235,43 @@ def test_doctor_says_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["farzi"] == importlib.import_module("farzi").__version__
     assert found["torch"].startswith("2.")
+
+
+def test_the_environment_gives_shared_flags_and_a_flag_goes_before_it(
+    probe: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FARZI_SPLIT_SEED", "3")
+    monkeypatch.setenv("FARZI_DEVICE", "cpu")
+    monkeypatch.setenv("FARZI_QUIET", "1")
+    assert cli.main(["probe", "ml-100k"]) == 0
+    _, _, split_seed, device, output = probe.called_with
+    assert (tuple(split_seed), device, output.quiet) == ((3,), "cpu", True)
+    assert cli.main(["probe", "ml-100k", "--split-seed", "1", "2"]) == 0
+    assert tuple(probe.called_with[2]) == (1, 2)
+
+
+def test_quiet_from_the_environment_keeps_the_log_still(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value, said in (("", "told\n"), ("1", "")):
+        monkeypatch.setenv("FARZI_QUIET", value)
+        with _common.log_to_stderr(["train", "ml-100k"]):
+            logging.getLogger("farzi").info("told")
+        assert capsys.readouterr().err == said
+
+
+def test_a_shell_learns_every_command_and_its_flags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    script = tmp_path / "completion"
+    words = ["--install-completion", "--shell", "bash", "--output", str(script)]
+    assert cli.main(words) == 0
+    text = script.read_text()
+    for flag in ("sweep", "--vary", "--outer-steps", "--grid-lr"):
+        assert flag in text
+    said = subprocess.run(
+        ["bash", "-c", f"source {script} && complete -p farzi"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "farzi" in said.stdout
