@@ -6,6 +6,7 @@
 #   make slow      the tests marked slow, the gradient ladder at its full length among them
 #   make mutate    mutation testing of what scores, trains and splits, with its page
 #   make bench     the benchmarks, written to benchmarks/results/, with their page and plots
+#   make dist      a wheel and an sdist in dist/
 #   make docs      the tables and trees of README.md, ARCHITECTURE.md and docs/
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ PYTEST := $(TEST_THREADS) $(BIN)/python -m pytest --no-header
 DEMO_DIR ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format mutate bench slow docs clean
+.PHONY: help install demo test check format mutate bench slow docs dist clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -82,6 +83,10 @@ bench: $(STAMP)
 
 docs: $(STAMP)
 	@$(BIN)/python scripts/render_docs.py
+
+dist: $(STAMP)
+	@rm -rf dist
+	@$(BIN)/python -m build --no-isolation --outdir dist .
 
 clean:
 	@rm -rf mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
