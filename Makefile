@@ -6,6 +6,7 @@
 #   make slow      the tests marked slow, the gradient ladder at its full length among them
 #   make mutate    mutation testing of what scores, trains and splits, with its page
 #   make bench     the benchmarks, written to benchmarks/results/, with their page and plots
+#   make docs-site the documentation as a site in site/, every link checked
 #   make dist      a wheel and an sdist in dist/
 #   make docs      the tables and trees of README.md, ARCHITECTURE.md and docs/
 
@@ -22,7 +23,7 @@ PYTEST := $(TEST_THREADS) $(BIN)/python -m pytest --no-header
 DEMO_DIR ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format mutate bench slow docs dist clean
+.PHONY: help install demo test check format mutate bench slow docs docs-site dist clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -63,6 +64,8 @@ check: $(STAMP)
 	@$(BIN)/lint-imports --no-logo
 	@echo "[check] generated documentation"
 	@$(BIN)/python scripts/render_docs.py --check
+	@echo "[check] site of the documentation"
+	@$(BIN)/python scripts/docs_site.py
 	@echo "[check] tests and docstrings"
 	@$(PYTEST) --numprocesses $(WORKERS)
 
@@ -84,9 +87,12 @@ bench: $(STAMP)
 docs: $(STAMP)
 	@$(BIN)/python scripts/render_docs.py
 
+docs-site: $(STAMP)
+	@$(BIN)/python scripts/docs_site.py
+
 dist: $(STAMP)
 	@rm -rf dist
 	@$(BIN)/python -m build --no-isolation --outdir dist .
 
 clean:
-	@rm -rf mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf build site mutants .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -140,11 +140,13 @@ def prepare_log(
 @contextmanager
 def _workspace() -> Iterator[tuple[Any, Path]]:
     """An embedded DuckDB behind Ibis, and a folder for what does not fit in memory."""
+    import duckdb
     import ibis
 
     with tempfile.TemporaryDirectory(prefix="farzi-") as folder:
         backend = ibis.duckdb.connect(temp_directory=folder)
-        backend.con.execute("SET enable_progress_bar = false")  # it would print among the results
+        with suppress(duckdb.InvalidInputException):  # a notebook without ipywidgets: it has none
+            backend.con.execute("SET enable_progress_bar = false")  # among the results
         threads = backend.con.execute("SELECT current_setting('threads')").fetchone()[0]
         limit = max(_LEAST_MEMORY, threads * _MEMORY_A_THREAD)
         backend.con.execute(f"SET memory_limit = '{limit >> 20}MiB'")
