@@ -154,9 +154,9 @@ def _figures(facts: Facts) -> list[tuple[str, str]]:
     ]
     ratio = comparison.get("ratios", {}).get("farzi", {}).get("mean")
     if ratio is not None:
-        figures.append(
-            (f"{100 * ratio:.1f}{_BLANK}%", "of what full data gives, the mean over metrics")
-        )
+        runs = max((row.get("num_runs") or 1 for row in comparison["rows"]), default=1)
+        words = f"of what full data gives, the mean over metrics: the last comparison, {runs} runs"
+        figures.append((f"{100 * ratio:.1f}{_BLANK}%", words if runs > 1 else words[:-1]))
     else:
         best = facts.course.best
         if best is not None:
