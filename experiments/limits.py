@@ -1,4 +1,4 @@
-"""Where it breaks: made-up sources at the edge of what people have, each through the whole pipeline.
+"""Where it breaks: made-up sources at the edge of what people have, through the whole pipeline.
 
     python experiments/limits.py [--cases zipf-3 one-item ...]
 
@@ -58,7 +58,7 @@ class Limit:
 def walks(
     generator: np.random.Generator, users: int, length: int, items: int, exponent: float
 ) -> Log:
-    """Users who half of the time take the item after their last one, and draw by Zipf's law else."""
+    """Users who take the item after their last half of the time, and draw by Zipf's law else."""
     popularity = np.arange(1, items + 1, dtype=float) ** -exponent
     drawn = generator.choice(items, size=(users, length), p=popularity / popularity.sum())
     goes_on = generator.random((users, length)) < 0.5
@@ -88,7 +88,9 @@ def alike(generator: np.random.Generator) -> Log:
 
 def million(generator: np.random.Generator) -> Log:
     """A million items, each at least once."""
-    items = np.concatenate([generator.permutation(1_000_000), generator.integers(1000, size=200_000)])
+    items = np.concatenate(
+        [generator.permutation(1_000_000), generator.integers(1000, size=200_000)]
+    )
     return np.repeat(np.arange(len(items) // 60), 60), items[: len(items) // 60 * 60]
 
 
@@ -192,7 +194,10 @@ def run(limit: Limit) -> dict[str, Any]:
                 with stage("train on ten rows"):
                     few = farzi.train(Path(folder, "run"), on=data)
                 with stage("score"):
-                    scores = {"full": farzi.evaluate(full, on=data), "few": farzi.evaluate(few, on=data)}
+                    scores = {
+                        "full": farzi.evaluate(full, on=data),
+                        "few": farzi.evaluate(few, on=data),
+                    }
                 popular = most_popular(data, "test").metrics
                 row["nDCG@10"] = {
                     "full": scores["full"]["nDCG@10"],

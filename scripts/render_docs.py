@@ -22,6 +22,8 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     storage:NAME  experiments/results/NAME.json, as experiments/storage.py writes it
     daily:NAME    experiments/results/NAME.json, as experiments/daily.py writes it
     scoring:NAME  experiments/results/NAME.json, as experiments/scoring.py writes it
+    limits:NAME   experiments/results/NAME.json, as experiments/limits.py writes it
+    steps:NAME    benchmarks/results/NAME.json, as benchmarks/bench_artifact_step.py writes it
     results:NAME  a part of docs/results/index.md, from the cells in experiments/results/*/cells
 
 docs/results/NAME.md, the figures beside it and docs/picture.svg are written whole. No number in
@@ -53,7 +55,7 @@ from result_plots import plots  # noqa: E402
 
 PART = re.compile(
     r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|example|storage"
-    r"|scoring|daily|results):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
+    r"|scoring|daily|limits|steps|results):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
 
@@ -99,6 +101,8 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
                 "storage": render_storage,
                 "scoring": render_scoring,
                 "daily": render_daily,
+                "limits": render_limits,
+                "steps": render_steps,
                 "results": render_results,
             }
             body = renderers[kind](root, name)
@@ -237,6 +241,55 @@ def render_daily(root: Path, name: str) -> str:
         "after the outer loop are on validation. Seconds: processor time on one thread."
     )
     return "\n".join([*lines, "", said, "", result["protocol"]])
+
+
+def render_limits(root: Path, name: str) -> str:
+    """Return what came out at the edges, a line a source; under the table what was refused."""
+    path = root / "experiments" / "results" / f"{name}.json"
+    if not path.exists():
+        return f"*Not run yet: {path.relative_to(root)} is not there.*"
+    head = ["source", "events", "items", "nDCG@10, all data", "ten rows", "most popular"]
+    head += [
+        "loss, all data",
+        "ten rows",
+        "s to distil",
+        "s to train, all data",
+        "ten rows",
+        "peak MiB",
+    ]
+    lines = [table_line(head), table_line(["---", *["---:"] * (len(head) - 1)])]
+    refused = []
+    for row in json.loads(path.read_text())["rows"].values():
+        if "refused" in row:
+            refused.append(f"- {row['what']}: `{row['refused']}`")
+            continue
+        ranked, loss, seconds = row.get("nDCG@10", {}), row.get("loss", {}), row["seconds"]
+        values = [f"{ranked[key]:.3f}" if ranked else "" for key in ("full", "few", "most popular")]
+        values += [f"{loss[key]:.3f}" if loss else "" for key in ("full", "few")]
+        stages = ("distil", "train on all", "train on ten rows")
+        values += [f"{seconds[stage]:.1f}" if stage in seconds else "" for stage in stages]
+        counts = [f"{row[count]:,}" for count in ("events", "items")]
+        lines.append(table_line([row["what"], *counts, *values, f"{row['peak_mib']:,}"]))
+    return "\n".join([*lines, "", "Refused:", "", *refused] if refused else lines)
+
+
+def render_steps(root: Path, name: str) -> str:
+    """Return what a step costs on every form of distilled sequences."""
+    path = root / "benchmarks" / "results" / f"{name}.json"
+    if not path.exists():
+        return f"*Not run yet: {path.relative_to(root)} is not there.*"
+    result = json.loads(path.read_text())
+    lines = [table_line(["", "form", "ms a step", "against plain tokens"])]
+    lines.append(table_line(["---", "---", "---:", "---:"]))
+    for row in result["rows"]:
+        cells = [row["size"], row["form"], f"{row['ms']:.2f}", f"{row['ratio']:.2f}"]
+        lines.append(table_line(cells))
+    versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    note = (
+        f"batches of {result['batch_size']}, rank {result['rank']}; {result['hardware']}, one "
+        f"thread, load {result['load']:.0f}; {versions}."
+    )
+    return "\n".join([*lines, "", note])
 
 
 def collected(root: Path) -> list[Collected]:

@@ -7,6 +7,7 @@ when the validation loss has not improved for a while, and says whether it did.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -134,7 +135,7 @@ class RealBatches:
 
 @dataclass(frozen=True)
 class SyntheticBatches:
-    """Batches of synthetic sequences, decoded when they are read.
+    """Batches of synthetic sequences: decoded once where they are few, else when they are read.
 
     Args:
         synthetic: the sequences.
@@ -142,7 +143,8 @@ class SyntheticBatches:
         seed: of the order.
 
     Cost:
-        B L V floats a batch, twice with labels; where that is much, the factors alone.
+        S L V floats, twice with labels, where these are at most `farzi.synthetic.MOST_FORMED`; else
+        B L V a batch, or the factors alone.
     """
 
     synthetic: SyntheticSequences
@@ -164,7 +166,20 @@ class SyntheticBatches:
     def __call__(self, step: int) -> Batch:
         """The batch of step `step`, from 0."""
         few, indices = self.synthetic, self.indices(step)
-        return Batch(*few.to_read(indices), few.mask(indices))
+        if self._formed is None:
+            return Batch(*few.to_read(indices), few.mask(indices))
+        tokens, labels = self._formed
+        if indices is not None:
+            tokens, labels = tokens[indices], None if labels is None else labels[indices]
+        return Batch(tokens, labels, few.mask(indices))
+
+    @functools.cached_property
+    def _formed(self) -> tuple[Tensor, Tensor | None] | None:
+        """Tokens and labels of all sequences, where they are few: the same at each step."""
+        tokens, labels = self.synthetic.to_read()
+        if isinstance(tokens, FactoredTokens) or isinstance(labels, FactoredTokens):
+            return None
+        return tokens, labels
 
 
 def _epoch_slice(num: int, batch_size: int, seed: int, step: int) -> np.ndarray:
@@ -344,6 +359,7 @@ def train(
             mask=batch.mask,
             generator=dropout,
             smoothing=settings.smoothing,
+            once=True,
         )
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

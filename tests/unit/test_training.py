@@ -139,6 +139,7 @@ def plain_loop(student, batches, steps, *, seed=0, lr=0.02, smoothing=0.0, **ada
             mask=batch.mask,
             generator=dropout,
             smoothing=smoothing,
+            once=True,
         )
         optimizer.zero_grad()
         loss.backward()

@@ -17,6 +17,7 @@ from torch import Tensor
 from farzi.models.base import Params, Student
 from farzi.models.fused.factored import FactoredTokens
 from farzi.models.fused.soft_head import embed, target_loss
+from farzi.models.fused.soft_targets import read_once, soft_target_loss
 
 __all__ = ["embedded_loss", "hidden_states", "logits", "sequence_loss"]
 
@@ -31,6 +32,7 @@ def sequence_loss(
     generator: torch.Generator | None = None,
     smoothing: float = 0.0,
     read: Callable[[Any, Tensor], Tensor] = embed,
+    once: bool = False,
 ) -> Tensor:
     """Mean next-token cross-entropy of a batch.
 
@@ -47,6 +49,8 @@ def sequence_loss(
         smoothing: share of every label that is spread over all tokens alike (Szegedy et al. 2016).
         read: (tokens, table) -> rows of the table, by which tokens and labels are read, where that
             is not to be `embed`.
+        once: no second derivative will be asked for, and labels are constants: on CPU they then
+            cost no more than ids.
 
     Returns:
         A scalar, in nats per position.
@@ -62,6 +66,17 @@ def sequence_loss(
         >>> bool(torch.isclose(hard, soft))
         True
     """
+    if once and read is embed:
+        read = read_once
+    if once and isinstance(labels, Tensor):
+        embedded = read(tokens, student.embedding(params))
+        head, hidden = student.head(params), student.hidden(params, embedded, generator)
+        states = head.states(hidden)
+        fused = soft_target_loss(states, head.table, labels, mask, smoothing)
+        if fused is not None:
+            return fused
+        rows = _smoothed(read(labels, head.table), head.table, smoothing)
+        return target_loss(states, head.table, rows, mask)
     targets = None if labels is None else read(labels, student.head(params).table)
     embedded = read(tokens, student.embedding(params))
     if targets is None:
@@ -94,10 +109,16 @@ def embedded_loss(
     """
     head = student.head(params)
     table = head.table
-    if smoothing:  # (1 - s) P + s / V in place of P, read
-        targets = targets.lerp(table.mean(-2).expand_as(targets), smoothing)
+    targets = _smoothed(targets, table, smoothing)
     hidden = student.hidden(params, embedded, generator)
     return target_loss(head.states(hidden), table, targets, mask)
+
+
+def _smoothed(targets: Tensor, table: Tensor, smoothing: float) -> Tensor:
+    """(1 - s) P + s / V in place of P, read."""
+    if not smoothing:
+        return targets
+    return targets.lerp(table.mean(-2).expand_as(targets), smoothing)
 
 
 def hidden_states(

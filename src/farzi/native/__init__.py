@@ -33,7 +33,7 @@ __all__ = ["Kernels", "in_use", "kernels_for", "source", "status"]
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fopenmp", "-shared", "-fPIC")
 
-SOURCES = ("products", "soft_head", "elementwise", "attention", "block", "adam")
+SOURCES = ("products", "soft_head", "soft_targets", "elementwise", "attention", "block", "adam")
 """Files of `kernels/`: each may use what comes before it."""
 
 _MARK = b"farzi kernels, sha256 of what stands before this: "
