@@ -32,6 +32,22 @@ SMALL = DistillSettings(
     ),
 )
 
+TINY_BY_NAME = {
+    "num_sequences": 4,
+    "length": 6,
+    "latent_dim": 3,
+    "student.width": 4,
+    "teachers.num_runs": 1,
+    "teachers.max_epochs": 3,
+    "outer.steps": 1,
+    "outer.num_students": 1,
+    "outer.validation_seeds": 1,
+    "outer.batch_size": 4,
+    "inner.batch_size": 2,
+    "inner.steps": 3,
+    "inner.window": 2,
+}
+
 
 def write_log(path, num_users=60, num_items=12, seed=0):
     generator = np.random.default_rng(seed)

@@ -9,25 +9,10 @@ import pytest
 from farzi.cli import main
 from farzi.distill.presets import OF_A_CHOICE
 from farzi.distill.settings import CHOICES, DistillSettings, named
-from toy import write_log
+from toy import TINY_BY_NAME, write_log
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "choosing.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^farzi (distill .*)$", PAGE, re.MULTILINE)
-TINY = {
-    "num_sequences": 4,
-    "length": 6,
-    "latent_dim": 3,
-    "student.width": 4,
-    "teachers.num_runs": 1,
-    "teachers.max_epochs": 3,
-    "outer.steps": 1,
-    "outer.num_students": 1,
-    "outer.validation_seeds": 1,
-    "outer.batch_size": 4,
-    "inner.batch_size": 2,
-    "inner.steps": 3,
-    "inner.window": 2,
-}
 SIZES = ("num_sequences", "length", "latent_dim", "student.width")
 
 
@@ -39,7 +24,7 @@ def test_every_command_runs(tmp_path, monkeypatch, capsys):
     for command in COMMANDS:
         arguments = shlex.split(command)
         is_later = "--from" in arguments  # whose sizes are the earlier run's
-        tiny = {name: x for name, x in TINY.items() if not (is_later and name in SIZES)}
+        tiny = {name: x for name, x in TINY_BY_NAME.items() if not (is_later and name in SIZES)}
         sets = [part for name, x in tiny.items() for part in ("--set", f"{name}={x}")]
         assert main([*arguments, *sets, "--no-report", "-q"]) == 0, capsys.readouterr().err
         folder = Path(arguments[arguments.index("--out") + 1])

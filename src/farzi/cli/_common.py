@@ -272,7 +272,8 @@ class _ProgressLines:
             return
         self.printed_s = now_s
         elapsed_s = now_s - self.started_s
-        parts = [f"{self.task}: {done:,} {self.unit}"]
+        of = f"/{total:,}" if total else ""
+        parts = [f"{self.task}: {done:,}{of} {self.unit}"]
         if total and done:
             parts[0] = f"{self.task}: {done:,}/{total:,} {self.unit} ({done / total:.0%})"
             left_s = elapsed_s * (total - done) / max(1, done - self.before)
