@@ -46,6 +46,8 @@ TINY_BY_NAME = {
     "inner.batch_size": 2,
     "inner.steps": 3,
     "inner.window": 2,
+    "inner.stride": 0,
+    "routine.max_steps": 20,
 }
 
 

@@ -164,7 +164,9 @@ class Output:
             _stdout_console().print(text)
 
     @contextlib.contextmanager
-    def progress(self, task: str, *, unit: str = "steps") -> Iterator[Progress]:
+    def progress(
+        self, task: str, *, unit: str = "steps", time_left: bool = True
+    ) -> Iterator[Progress]:
         """Show how far a task is, with the time left, on stderr.
 
         On a terminal a bar is redrawn; elsewhere a line is printed every few seconds, so that
@@ -173,14 +175,15 @@ class Output:
         Args:
             task: a word or two that name the task.
             unit: what is counted.
+            time_left: estimate the time left from the counts; False where the notes tell it better.
         """
         if self.quiet:
             yield _no_progress
         elif sys.stderr.isatty():
-            with _progress_bar(task, unit) as report:
+            with _progress_bar(task, unit, time_left) as report:
                 yield report
         else:
-            yield _ProgressLines(task, unit)
+            yield _ProgressLines(task, unit, time_left=time_left)
 
 
 Output.__doc__ = reflow(Output.__doc__)
@@ -222,7 +225,7 @@ def _no_progress(done: int, total: int | None = None, note: str = "") -> None:
 
 
 @contextlib.contextmanager
-def _progress_bar(task: str, unit: str) -> Iterator[Progress]:
+def _progress_bar(task: str, unit: str, time_left: bool) -> Iterator[Progress]:
     from rich import progress as bars
     from rich.console import Console
 
@@ -231,7 +234,7 @@ def _progress_bar(task: str, unit: str) -> Iterator[Progress]:
         bars.BarColumn(bar_width=30),
         bars.MofNCompleteColumn(),
         bars.TextColumn(unit),
-        bars.TimeRemainingColumn(elapsed_when_finished=True),
+        *([bars.TimeRemainingColumn(elapsed_when_finished=True)] if time_left else []),
         bars.TextColumn("{task.fields[note]}"),
     )
     with bars.Progress(*columns, console=Console(stderr=True)) as bar:
@@ -255,7 +258,10 @@ class _ProgressLines:
     A new total, or a count that goes back, is a new stage: the time left is that of the stage.
     """
 
-    def __init__(self, task: str, unit: str, interval_s: float = 5.0) -> None:
+    def __init__(
+        self, task: str, unit: str, interval_s: float = 5.0, *, time_left: bool = True
+    ) -> None:
+        self.time_left = time_left
         self.task = task
         self.unit = unit
         self.interval_s = interval_s
@@ -277,7 +283,7 @@ class _ProgressLines:
         if total and done:
             parts[0] = f"{self.task}: {done:,}/{total:,} {self.unit} ({done / total:.0%})"
             left_s = elapsed_s * (total - done) / max(1, done - self.before)
-            parts.append(f"{left_s:.0f} s left")
+            parts.extend([f"{left_s:.0f} s left"] if self.time_left else [])
         parts.extend([note] if note else [])
         print(", ".join(parts), file=sys.stderr, flush=True)
 

@@ -73,7 +73,7 @@ def _run(
     from farzi.experiments.specification import read_experiment
 
     experiment = read_experiment(file)
-    with _signals() as got, output.progress(experiment.name, unit="cells") as bar:
+    with _signals() as got, output.progress(experiment.name, unit="cells", time_left=False) as bar:
         outcome = run_experiment(
             experiment,
             places,

@@ -179,6 +179,12 @@ def test_the_time_left_is_that_of_the_stage(
     assert left == ["0 s left", "6 s left", "4 s left", "234 s left", "144 s left"]
 
 
+def test_a_task_may_tell_the_time_left_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with _common.Output().progress("runs", unit="cells", time_left=False) as progress:
+        progress(2, 2, "about 3 h left")
+    assert capsys.readouterr().err == "runs: 2/2 cells (100%), about 3 h left\n"
+
+
 def test_progress_is_lines_where_there_is_no_terminal(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
