@@ -33,9 +33,9 @@ FIGURES = """![quality of every row against its size](quality-size.svg)
 def experiment_page(found: Collected) -> str:
     """Everything about one experiment."""
     parts = [f"# {found.name}", found.about, f"{found.done} of {found.total} cells are there."]
-    if len(found.groups) > 1:
-        parts += ["Every distilled row against its student's own full data:"]
-        parts.append(markdown_grid(students_grid(found.groups)))
+    if (grid := students_grid(found.groups)).rows:
+        parts += ["Every distilled row, and what it keeps of its student's own full data:"]
+        parts.append(markdown_grid(grid))
     for group in found.groups:
         parts.append(f"## {group.title}")
         if group.comparison is not None:
@@ -76,12 +76,13 @@ def index_parts(all_found: Sequence[Collected]) -> dict[str, str]:
 
 def students_grid(groups: Sequence[Group]) -> Grid:
     """A line for each size, student and distilled row: what it keeps of its own full data."""
-    metric = headline_metrics(groups[0].task)[-2 if groups[0].task == "recommend" else 0]
+    is_ranking = groups[0].task == "recommend"
+    shown = ("nDCG@10", "loss") if is_ranking else headline_metrics("language")
     head = (
         "",
         "row",
         "of full",
-        *(f"{name}, {row}" for name in (metric, "loss") for row in ("full", "distilled")),
+        *(f"{name}, {row}" for name in shown for row in ("full", "distilled")),
         "validation loss, start",
         "after the outer loop",
         "s to distil",
@@ -97,7 +98,7 @@ def students_grid(groups: Sequence[Group]) -> Grid:
                 number(_ratio(comparison, row.name)) if row.finished else "not finished",
                 *(
                     spread(metrics.get(name), name)
-                    for name in (metric, "loss")
+                    for name in shown
                     for metrics in (full, row.metrics)
                 ),
                 f"{statistics.fmean(begun):.3f}",

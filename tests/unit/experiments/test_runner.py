@@ -17,7 +17,8 @@ from farzi.cli import main
 from farzi.errors import SettingsError
 from farzi.experiments import runner
 from farzi.experiments.collected import break_even, collect
-from farzi.experiments.pages import experiment_page
+from farzi.experiments.comparison import Spread
+from farzi.experiments.pages import experiment_page, students_grid
 from farzi.experiments.results import headline_metrics
 from farzi.experiments.runner import Places, plan_cells, run_experiment
 from farzi.experiments.specification import SearchSettings, read_experiment
@@ -324,6 +325,13 @@ def test_several_students_are_each_held_against_their_own_full_data(toy, tmp_pat
         begun, best = group.losses["farzi"][0]
         assert best <= begun
         assert line[7:9] == [f"{begun:.3f}", f"{best:.3f}"]
+
+    scores = {"perplexity": Spread(60.0), "accuracy": Spread(0.25)}
+    rows = [replace(row, metrics=scores) for row in found.groups[0].comparison.rows]
+    texts = replace(found.groups[0].comparison, rows=tuple(rows))
+    grid = students_grid([replace(found.groups[0], task="language", comparison=texts)])
+    assert grid.head[3:7:2] == ("perplexity, full", "accuracy, full")
+    assert grid.rows[0][3:7] == ("60.0", "60.0", "25.0", "25.0")
 
     search = replace(several, search=SearchSettings(configurations=2), students=(own,))
     with pytest.raises(SettingsError, match="a search changes the student's sizes"):
