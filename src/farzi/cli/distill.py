@@ -185,8 +185,7 @@ def _one_split(
 ) -> dict[str, Any] | None:
     """Distil one split; its outcome for the reader, None in a process that is not the first."""
     from farzi.data import prepare
-    from farzi.distill import distill as run_distillation
-    from farzi.distill import plan_run
+    from farzi.distill import distill_source, plan_run
     from farzi.distill.folder import check_claim
     from farzi.distill.parse import settings_for
     from farzi.distill.world import world_of_torchrun
@@ -196,10 +195,10 @@ def _one_split(
         check_claim(folder, {}, resume)  # before the source is read, which may take long
     data = prepare(source, **reading)
     settings = settings_for(data, *layers)
-    output.say(data.protocol_line(settings.context_length))
-    for warning in data.warnings:
-        output.say(f"warning: {warning}")
     if dry_run:
+        output.say(data.protocol_line(settings.context_length))
+        for warning in data.warnings:
+            output.say(f"warning: {warning}")
         plan = plan_run(data, settings)
         plan.check_out(folder, resume=resume, device=device)
         output.say(plan.size_line)
@@ -213,15 +212,13 @@ def _one_split(
         (output if world.rank == 0 else Output(quiet=True)).progress("distil", unit="") as bar,
         stop.polled(),
     ):
-        outcome = run_distillation(
+        outcome = distill_source(
             data,
             folder,
             settings,
             resume=resume,
             device=device,
-            report=lambda stage, done, total, note: bar(
-                done, total, f"{stage}: {note}" if note else stage
-            ),
+            progress=bar,
             on_record=None if told is None else told.record,
             should_stop=stop.asked,
             world=world,

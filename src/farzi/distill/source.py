@@ -11,6 +11,7 @@ from farzi.data import prepare
 from farzi.data.arguments import HowRead
 from farzi.data.prepared import PreparedData
 from farzi.devices import Device, choose_device
+from farzi.distill.folder import OnRecord
 from farzi.distill.objectives import Objective
 from farzi.distill.presets import parse_size
 from farzi.distill.run import RunOutcome
@@ -18,6 +19,7 @@ from farzi.distill.run import distill as distill_prepared
 from farzi.distill.settings import DistillSettings, StudentSettings
 from farzi.distill.starts import Start
 from farzi.distill.stopping import ShouldStop, never
+from farzi.distill.world import ALONE, World
 from farzi.errors import SettingsError
 from farzi.metagrad import Adjoint, Optimizer
 from farzi.models import Student
@@ -46,7 +48,9 @@ def distill_source(
     resume: bool = False,
     device: Device = "auto",
     progress: Callable[[int, int, str], None] | None = None,
+    on_record: OnRecord | None = None,
     should_stop: ShouldStop = never,
+    world: World = ALONE,
     **read: Unpack[HowRead],
 ) -> RunOutcome:
     r"""Distil a source into a few synthetic sequences; `farzi.distill` is this function.
@@ -69,7 +73,9 @@ def distill_source(
         resume: go on with the run in `out`; the settings must be those it was begun with.
         device: `auto`, `cpu`, `cuda` or a torch device.
         progress: called with (done, in all, what is done now); a new total is a new stage.
+        on_record: called with every record of `metrics.jsonl` when it is made.
         should_stop: asked before every inner step; True saves what is complete and returns.
+        world: the processes of this run; only the first writes the result.
         read: how the source is read: arguments of `farzi.prepare`.
 
     Returns:
@@ -116,7 +122,8 @@ def distill_source(
         data = prepare(source, **read)
     chosen, reason = choose_device(device)
     _log.debug("device %s: %s", chosen, reason)
-    _log.info("%s", data.protocol_line())
+    known = settings.context_length if isinstance(settings, DistillSettings) else None
+    _log.info("%s", data.protocol_line(known))
     for warning in data.warnings:
         _log.warning("%s", warning)
 
@@ -136,5 +143,7 @@ def distill_source(
         resume=resume,
         device=chosen,
         report=report,
+        on_record=on_record,
         should_stop=should_stop,
+        world=world,
     )
