@@ -7,6 +7,7 @@ returns what reads it. Another kind of source is a reader and a line there.
 from __future__ import annotations
 
 import difflib
+import itertools
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -52,17 +53,19 @@ class Copy:
     """One form in which a dataset may lie in a data root.
 
     Args:
-        files: names under the root, each also understood with `.gz` after it; a log has one,
-            a text one each for training, validation and test.
+        files: names under the root, each also understood with `.gz` after it; a log has one, or
+            some in blocks; a text one each for training, validation and test.
         layout: how a delimited table lies in its file; None: told from the name.
         columns: which columns hold what.
         sha256: of each unpacked file as published, where it is known.
+        blocks: whether it lies in blocks of one item each; see `readers.ItemBlocksReader`.
     """
 
     files: tuple[str, ...]
     layout: Layout | None = None
     columns: Columns = field(default_factory=Columns)
     sha256: tuple[str, ...] = ()
+    blocks: bool = False
 
 
 @dataclass(frozen=True)
@@ -265,7 +268,7 @@ _KNOWN = (
     ),
     Source(
         name="netflix",
-        title="Netflix Prize, film ratings; bring your own table of user_id, item_id, timestamp",
+        title="Netflix Prize, film ratings; bring your own copy, as published or as a table",
         task="recommend",
         licence="Netflix Prize rules: research; withdrawn by its publisher",
         citation="Bennett and Lanning, The Netflix Prize, KDD Cup 2007",
@@ -274,6 +277,10 @@ _KNOWN = (
         copies=(
             Copy(("netflix.parquet",)),
             Copy(("netflix.csv",)),
+            Copy(tuple(f"netflix/combined_data_{n}.txt" for n in range(1, 5)), blocks=True),
+            Copy(
+                tuple(f"netflix/training_set/mv_{n:07d}.txt" for n in range(1, 17_771)), blocks=True
+            ),
         ),
     ),
     Source(
@@ -403,6 +410,8 @@ def _open_known(
     own = ReadAs(columns=copy.columns)
     if suffix_of(paths[0]) == ".parquet":
         reader: LogReader = readers.ParquetReader(paths[0], paths, own)
+    elif copy.blocks:
+        reader = readers.ItemBlocksReader(known.name, paths)
     else:
         reader = readers.DelimitedReader(paths[0], own, copy.layout)
     return Opened(readers.Known(known.name, reader, copy.sha256), known=known)
@@ -472,10 +481,11 @@ def find(source: Source, data_root: str | os.PathLike[str] | None) -> tuple[Copy
     roots = [Path(root).expanduser()] if root else []
     for folder in [*roots, data_cache()]:
         for copy in source.copies:
-            paths = [_at_hand(folder, file) for file in copy.files]
-            if all(paths):
+            found = (_at_hand(folder, file) for file in copy.files)
+            paths = list(itertools.takewhile(lambda path: path is not None, found))
+            if len(paths) == len(copy.files):
                 return copy, [path for path in paths if path]
-    wanted = ", ".join(source.copies[0].files)
+    wanted = _wanted(source)
     how = f"; `farzi fetch {source.name}` downloads it" if source.downloads else ""
     if root:
         raise DataError(f"{source.name}: {wanted} (or .gz) is not in the data root {root}{how}.")
@@ -483,6 +493,15 @@ def find(source: Source, data_root: str | os.PathLike[str] | None) -> tuple[Copy
         f"{source.name}: the data must be at hand ({wanted}){how}, or name their folder with "
         "--data-root or FARZI_DATA_ROOT."
     )
+
+
+def _wanted(source: Source) -> str:
+    """What is looked for; of many files that belong together, the first and the last."""
+    forms = []
+    for copy in source.copies:
+        many = len(copy.files) > 3
+        forms.append(f"{copy.files[0]} to {copy.files[-1]}" if many else ", ".join(copy.files))
+    return forms[0] if len(forms) < 3 else " or ".join(forms)
 
 
 def data_cache() -> Path:

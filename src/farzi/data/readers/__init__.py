@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from farzi.data.readers.base import Log, LogReader
 from farzi.data.readers.embedded import PairsReader
+from farzi.data.readers.item_blocks import ItemBlocksReader
 from farzi.data.readers.jsonl import JsonLinesReader
 from farzi.data.readers.known import Known
 from farzi.data.readers.memory import TableReader
@@ -13,6 +14,7 @@ from farzi.data.readers.user_lines import UserLinesReader
 
 __all__ = [
     "DelimitedReader",
+    "ItemBlocksReader",
     "JsonLinesReader",
     "Known",
     "Log",
