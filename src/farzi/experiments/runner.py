@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import multiprocessing
 import os
 import statistics
@@ -32,6 +33,8 @@ from farzi.experiments.store import wall_seconds
 from farzi.experiments.workbench import Workbench
 
 __all__ = ["Cell", "Outcome", "Places", "duration", "plan_cells", "run_experiment"]
+
+_log = logging.getLogger("farzi")
 
 PLAN_FORMAT = 1
 
@@ -272,6 +275,8 @@ def run_experiment(
                     reason = worker.hear()
                     if worker.cell is None and cell is not None:
                         state.finish(cell, reason)
+                        if reason is not None:  # at once: hours of other cells may follow
+                            _log.warning("%s failed: %s", cell, reason)
                         outcome.done += reason is None
         finally:
             for worker in workers:

@@ -135,7 +135,7 @@ def test_every_cell_is_made_once(toy, monkeypatch):
     assert made == []
 
 
-def test_a_cell_that_fails_stops_only_those_that_need_it(toy, monkeypatch):
+def test_a_cell_that_fails_stops_only_those_that_need_it(toy, monkeypatch, caplog):
     experiment, places = toy
     experiment = replace(experiment, splits=(0,), rows=("full", "farzi"), variants={})
     real = runner.make_cell
@@ -148,6 +148,7 @@ def test_a_cell_that_fails_stops_only_those_that_need_it(toy, monkeypatch):
     monkeypatch.setattr(runner, "make_cell", failing)
     outcome = run_experiment(experiment, places, jobs=0)
     assert outcome.failed == {"split 0 6x8 distill farzi": "ValueError: no luck"}
+    assert "split 0 6x8 distill farzi failed: ValueError: no luck" in caplog.messages
     assert outcome.left == 4  # that, and what is built on it
     assert outcome.stopped == "cells failed"
 
