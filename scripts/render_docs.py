@@ -14,6 +14,7 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     fastest:NAME  the same at the largest number of steps, each engine with its faster loss
     speeds:NAME   benchmarks/results/NAME.json, as benchmarks/bench_outer_loop.py writes it
     prepare:NAME  benchmarks/results/NAME.json, as benchmarks/bench_prepare.py writes it
+    newcomer:NAME  benchmarks/results/NAME.json, as benchmarks/first_quarter_hour.py writes it
     tree:folders  the folders and top modules of src/farzi, with the first lines of their docstrings
     tree:files    every module, likewise
     inputs:read   tests/data_cases.py: sources that are read, and what is made of them
@@ -54,8 +55,8 @@ from draw_picture import PICTURE, draw  # noqa: E402
 from result_plots import plots  # noqa: E402
 
 PART = re.compile(
-    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|example|storage"
-    r"|scoring|daily|limits|steps|results):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
+    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|newcomer|example"
+    r"|storage|scoring|daily|limits|steps|results):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
 
@@ -97,6 +98,7 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
                 "speeds": render_speeds,
                 "inputs": render_inputs,
                 "prepare": render_prepare,
+                "newcomer": render_newcomer,
                 "example": render_example,
                 "storage": render_storage,
                 "scoring": render_scoring,
@@ -423,6 +425,29 @@ def render_prepare(root: Path, name: str) -> str:
         lines.append(table_line([*counts, size, *times, peak]))
     versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
     note = f"{result['date']}, {result['hardware']}, load {result['load']:.0f}; {versions}."
+    return "\n".join([*lines, "", note])
+
+
+def render_newcomer(root: Path, name: str) -> str:
+    """Return what a newcomer's first commands take, a line each."""
+    path = root / "benchmarks" / "results" / f"{name}.json"
+    if not path.exists():
+        return f"*Not run yet: {path.relative_to(root)} is not there.*"
+    result = json.loads(path.read_text())
+    head = ["what", "typed", "min by the clock", "min of the processor"]
+    lines = [table_line(head), table_line(["---", "---", "---:", "---:"])]
+    rows = [*result["rows"], {"step": "**together**"}]
+    for key in ("wall_s", "cpu_s"):
+        rows[-1][key] = sum(row[key] for row in result["rows"])
+    for row in rows:
+        typed = f"`{row['command']}`" if "command" in row else ""
+        minutes = [f"{row[key] / 60:.1f}" for key in ("wall_s", "cpu_s")]
+        lines.append(table_line([row["step"], typed, *minutes]))
+    note = (
+        f"{result['date']}, {result['cores']} cores, shared with other work: "
+        f"{result['load']:.0f} runnable processes when it began, {result['load_after']:.0f} at the "
+        f"end. `make demo` waits for downloads too. The log has {result['events']:,} events."
+    )
     return "\n".join([*lines, "", note])
 
 

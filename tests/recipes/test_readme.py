@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -63,6 +64,18 @@ def test_every_command_that_readme_names_has_its_flags() -> None:
         assert command in COMMANDS, command
         named = re.findall(r"(?<![\w-])--[a-z][a-z-]*", flags)
         assert set(named) <= flags_of(command), (command, named)
+
+
+def test_what_is_timed_is_what_is_written() -> None:
+    spec = importlib.util.spec_from_file_location(
+        "timed", ROOT / "benchmarks/first_quarter_hour.py"
+    )
+    timed = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(timed)
+    written = README + (ROOT / "docs/use.md").read_text()
+    assert len(timed.STEPS) == 3
+    for command in timed.STEPS.values():
+        assert command.replace("runs/mine", "runs/ml-100k") in written or command in written
 
 
 @pytest.mark.slow
