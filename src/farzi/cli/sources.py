@@ -34,8 +34,19 @@ def sources(*, data_root: Path | None = None, output: Output = DEFAULT_OUTPUT) -
 
 def _describe(source: Source, *, at_hand: bool) -> dict[str, object]:
     fields = asdict(source)
-    copies = fields.pop("copies")
-    return {**fields, "at_hand": at_hand, "files": [list(copy["files"]) for copy in copies]}
+    copies, downloads = fields.pop("copies"), fields.pop("downloads")
+    return {
+        **fields,
+        "at_hand": at_hand,
+        "files": [list(copy["files"]) for copy in copies],
+        "downloads": [download["url"] for download in downloads],
+    }
+
+
+def _how_to_have(source: Source) -> str:
+    if source.downloads:
+        return f"no: farzi fetch {source.name}"
+    return f"no: {source.copies[0].files[0]}"
 
 
 def _table(sources: list[Source], at_hand: dict[str, bool]) -> Table:
@@ -46,6 +57,6 @@ def _table(sources: list[Source], at_hand: dict[str, bool]) -> Table:
     for heading in ("source", "task", "at hand", "what it is", "licence"):
         table.add_column(heading)
     for source in sources:
-        here = "yes" if at_hand[source.name] else f"no: {source.copies[0].files[0]}"
+        here = "yes" if at_hand[source.name] else _how_to_have(source)
         table.add_row(source.name, source.task, here, source.title, source.licence)
     return table

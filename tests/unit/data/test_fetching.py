@@ -178,3 +178,11 @@ def test_every_download_is_checked_and_feeds_a_copy() -> None:
             assert len(digest) == {"md5": 32, "sha256": 64}[kind]
             had |= set(download.members.values()) or {download.url.rpartition("/")[2]}
         assert any(set(copy.files) <= had for copy in source.copies)
+
+
+def test_sources_says_what_can_be_fetched(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sources"]) == 0
+    page = " ".join(capsys.readouterr().out.split())
+    for name in ("ml-100k", "ptb"):
+        assert f"no: farzi fetch {name}" in page
+    assert "no: netflix.parquet" in page
