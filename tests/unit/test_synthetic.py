@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from farzi import synthetic
+from farzi.models.fused.factored import FactoredTokens
 from farzi.synthetic import SyntheticSequences
 
 LOG3 = math.log(3)
@@ -101,3 +103,36 @@ def test_factors_come_and_go_by_name() -> None:
 def test_shapes_that_do_not_fit_are_named(arguments, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SyntheticSequences(*arguments)
+
+
+@pytest.mark.parametrize("indices", [None, torch.tensor([2, 0])])
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_what_is_read_is_formed_where_it_is_small(monkeypatch, indices, hard, labelled) -> None:
+    """Three sequences of four tokens over five: a batch of n has n * 20 elements."""
+    draw = torch.Generator().manual_seed(0)
+    latent = torch.randint(5, (3, 4)) if hard else torch.randn(3, 4, 2, generator=draw)
+    labels = torch.randn(3, 4, 2, generator=draw) if labelled or hard else None
+    few = SyntheticSequences(latent, torch.randn(2, 5, generator=draw), labels, temperature=0.5)
+    elements = 20 * (3 if indices is None else 2)
+    monkeypatch.setattr(synthetic, "MOST_FORMED", elements)
+    tokens, read = few.to_read(indices)
+    assert torch.equal(tokens, few.tokens(indices))
+    if labels is None:
+        assert read is None
+    else:
+        assert torch.equal(read, few.labels(indices))
+
+    monkeypatch.setattr(synthetic, "MOST_FORMED", elements - 1)
+    table = torch.randn(5, 3, generator=draw)
+    tokens, read = few.to_read(indices)
+    if hard:
+        assert torch.equal(tokens, few.tokens(indices))
+    else:
+        assert isinstance(tokens, FactoredTokens)
+        torch.testing.assert_close(tokens.read(table), few.tokens(indices) @ table)
+    if labels is None:
+        assert read is None
+    else:
+        assert isinstance(read, FactoredTokens)
+        torch.testing.assert_close(read.read(table), few.labels(indices) @ table)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from farzi import synthetic
 from farzi.data.sequences import Sequences
 from farzi.errors import NonFiniteError
 from farzi.evaluation import validation_loss
@@ -409,3 +410,24 @@ def test_a_batch_goes_to_a_device_whole():
     assert moved.mask.dtype == torch.bool
     alone = Batch(torch.zeros(1, 2)).to("meta")
     assert (alone.labels, alone.mask) == (None, None)
+
+
+def test_batches_that_are_not_formed_hold_the_same(monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    few = SyntheticSequences(
+        torch.randn(4, 3, 2, generator=draw),
+        torch.randn(2, 6, generator=draw),
+        torch.randn(4, 3, 2, generator=draw),
+        lengths=torch.tensor([3, 1, 2, 3]),
+    )
+    table = torch.randn(6, 5, generator=draw)
+    for size in (2, 4):
+        formed = [SyntheticBatches(few, size, seed=1)(step) for step in range(3)]
+        with monkeypatch.context() as patch:
+            patch.setattr(synthetic, "MOST_FORMED", 1)
+            batches = SyntheticBatches(few, size, seed=1)
+            for step, expected in enumerate(formed):
+                batch = batches(step)
+                torch.testing.assert_close(batch.tokens.read(table), expected.tokens @ table)
+                torch.testing.assert_close(batch.labels.read(table), expected.labels @ table)
+                assert torch.equal(batch.mask, expected.mask)

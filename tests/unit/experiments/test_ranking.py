@@ -174,3 +174,13 @@ def test_every_row_is_held_against_full_data_wherever_it_stands():
     assert (last.seconds, last.faster) == (4.0, 2.0)
     (other,) = rank_rows({"full": full, "first": given["first"]}, "nDCG@10")
     assert math.isnan(other.metric_regret)
+
+
+def test_the_bootstrap_is_seeded():
+    generator = np.random.default_rng(0)
+    given = {"full": runs(generator.normal(size=25)), "farzi": runs(generator.normal(size=25))}
+    (one,) = rank_rows(given, "nDCG@10")
+    (same,) = rank_rows(given, "nDCG@10", seed=0, num_resamples=2000)
+    (other,) = rank_rows(given, "nDCG@10", seed=1)
+    assert one == same
+    assert (other.low, other.high) != (one.low, one.high)
