@@ -38,6 +38,8 @@ def experiment_page(found: Collected) -> str:
         parts.append(markdown_grid(grid))
     for group in found.groups:
         parts.append(f"## {group.title}")
+        if not group.done:
+            parts.append("*Not run yet.*")
         if group.comparison is not None:
             parts += [markdown(group.comparison), _list(_reading(group.comparison))]
             parts.append("How students were trained, as tuned on validation:")
