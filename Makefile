@@ -5,6 +5,9 @@
 #   make check     what CI runs: format, lint, types, import contracts, tests
 #   make slow      the tests marked slow, the gradient ladder at its full length among them
 #   make mutate    mutation testing of what scores, trains and splits, with its page
+#   make compat    the tests with the lowest and with the newest versions of every dependency
+#   make audit     known vulnerabilities of the pinned versions
+#   make sbom      dist/farzi.cdx.json: everything that farzi is made of, as CycloneDX
 #   make bench     the benchmarks, written to benchmarks/results/, with their page and plots
 #   make docs-site the documentation as a site in site/, every link checked
 #   make dist      a wheel and an sdist in dist/
@@ -23,7 +26,7 @@ PYTEST := $(TEST_THREADS) $(BIN)/python -m pytest --no-header
 DEMO_DIR ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format mutate bench slow docs docs-site dist clean
+.PHONY: audit compat sbom help install demo test check format mutate bench slow docs docs-site dist clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -78,6 +81,9 @@ slow: $(STAMP)
 
 mutate: $(STAMP)
 	@$(TEST_THREADS) nice -n 15 $(BIN)/python scripts/mutation.py run
+
+compat audit sbom: $(STAMP)
+	@$(BIN)/python scripts/supply.py $@
 
 bench: $(STAMP)
 	@for file in benchmarks/bench_*.py; do echo "[bench] $$file"; $(BIN)/python $$file || exit 1; done

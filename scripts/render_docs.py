@@ -25,6 +25,7 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     scoring:NAME  experiments/results/NAME.json, as experiments/scoring.py writes it
     limits:NAME   experiments/results/NAME.json, as experiments/limits.py writes it
     steps:NAME    benchmarks/results/NAME.json, as benchmarks/bench_artifact_step.py writes it
+    privacy:NAME  experiments/results/NAME.json, as experiments/privacy.py writes it
     results:NAME  a part of docs/results/index.md, from the cells in experiments/results/*/cells
 
 docs/results/NAME.md, the figures beside it and docs/picture.svg are written whole. No number in
@@ -56,7 +57,7 @@ from result_plots import plots  # noqa: E402
 
 PART = re.compile(
     r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|newcomer|example"
-    r"|storage|scoring|daily|limits|steps|results):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
+    r"|storage|scoring|daily|limits|steps|privacy|results):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
 
@@ -102,6 +103,7 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
                 "example": render_example,
                 "storage": render_storage,
                 "scoring": render_scoring,
+                "privacy": render_privacy,
                 "daily": render_daily,
                 "limits": render_limits,
                 "steps": render_steps,
@@ -215,6 +217,25 @@ def render_scoring(root: Path, name: str) -> str:
             splits = f"seen items, {len(kinds[0])} split seeds"
             lines.append(table_line([row["source"], splits, *said]))
     return "\n".join(lines)
+
+
+def render_privacy(root: Path, name: str) -> str:
+    """Return what each start costs in loss and what an audit finds in it."""
+    path = root / "experiments" / "results" / f"{name}.json"
+    if not path.exists():
+        return f"*Not run yet: {path.relative_to(root)} is not there.*"
+    result = json.loads(path.read_text())
+    attacks = [attack["name"] for attack in result["rows"][0]["audit"]["attacks"]]
+    back = [f"{row['run']} in a row" for row in result["rows"][0]["audit"]["read_back"]]
+    head = ["start", "loss", *(f"AUC: {attack}" for attack in attacks), *back]
+    lines = [table_line(head), table_line(["---", *["---:"] * (len(head) - 1)])]
+    for row in result["rows"]:
+        audit = row["audit"]
+        cells = [row["start"], f"{row['loss']:.3f}"]
+        cells += [f"{a['auc']:.2f} ({a['low']:.2f}-{a['high']:.2f})" for a in audit["attacks"]]
+        cells += [f"{each['train'] / each['places']:.0%}" for each in audit["read_back"]]
+        lines.append(table_line(cells))
+    return "\n".join([*lines, "", result["protocol"]])
 
 
 def render_daily(root: Path, name: str) -> str:

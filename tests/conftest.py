@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: workers share the cores
 
@@ -18,6 +21,30 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=40)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
+
+
+def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
+    """Let no test of this process reach beyond this machine."""
+    if event == "socket.connect":
+        address = arguments[1]
+        outside = isinstance(address, tuple) and not _is_local(str(address[0]))
+    elif event == "socket.getaddrinfo":
+        outside = arguments[0] is not None and not _is_local(_text(arguments[0]))
+    else:
+        return
+    if outside:
+        raise ConnectionRefusedError(f"no test may reach the network: {event} {arguments[-1]}")
+
+
+def _is_local(host: str) -> bool:
+    return host in ("", "localhost", "::1", socket.gethostname()) or host.startswith("127.")
+
+
+def _text(host: str | bytes) -> str:
+    return host.decode() if isinstance(host, bytes) else host
+
+
+sys.addaudithook(_refuse_network)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

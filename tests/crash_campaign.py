@@ -180,7 +180,7 @@ class Commands:
         assert self.process.stdout.readline() == "ready\n"
 
     def __call__(
-        self, cwd: Path, arguments: Sequence[str], *, most_s: float = 120, **more: Any
+        self, cwd: Path, arguments: Sequence[str], *, most_s: float = 900, **more: Any
     ) -> Ended:
         """Run a command line in a folder; `kill_s`, `event` and `file_size` say what befalls it."""
         assert self.process.stdin is not None
@@ -204,7 +204,7 @@ class Commands:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=300)
         self.process.stdout.close()
 
 

@@ -17,21 +17,26 @@ if TYPE_CHECKING:
     from farzi.distill.run import RunOutcome
     from farzi.distill.source import distill_source as distill
     from farzi.experiments.comparison import Comparison
+    from farzi.privacy import Audit, audit
+    from farzi.reproduction import Reproduction, reproduce
     from farzi.sweeps import SweepResult, sweep
     from farzi.trained import TrainedModel, load_model
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Audit",
     "Comparison",
     "DistilledDataset",
     "Evaluation",
     "PreparedData",
+    "Reproduction",
     "RunOutcome",
     "SweepResult",
     "TrainedModel",
     "Training",
     "__version__",
+    "audit",
     "compare",
     "distill",
     "evaluate",
@@ -39,6 +44,7 @@ __all__ = [
     "load",
     "load_model",
     "prepare",
+    "reproduce",
     "save",
     "soft_cross_entropy",
     "sweep",
@@ -46,6 +52,10 @@ __all__ = [
 ]
 
 _MODULES = {  # where a name lives; loaded when it is first asked for
+    "Audit": "farzi.privacy",
+    "Reproduction": "farzi.reproduction",
+    "audit": "farzi.privacy",
+    "reproduce": "farzi.reproduction",
     "DistilledDataset": "farzi.dataset",
     "Comparison": "farzi.experiments.comparison",
     "Evaluation": "farzi.api",

@@ -87,5 +87,9 @@ class SettingsError(FarziError):
     """A setting or flag is unknown, out of range, or contradicts another."""
 
 
+class LostProcessError(FarziError):
+    """Another process of the same run has ended."""
+
+
 class RunLockedError(FarziError):
     """Another process is writing to this run folder."""

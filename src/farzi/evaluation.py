@@ -28,6 +28,7 @@ __all__ = [
     "Scores",
     "evaluate",
     "most_popular",
+    "sequence_losses",
     "sequences_of",
     "validation_loss",
 ]
@@ -164,6 +165,22 @@ def validation_loss(
     if not scored.counts.sum():
         raise DataError("no sequence has two tokens or more, so there is no loss to compute.")
     return float(scored.losses.sum() / scored.counts.sum())
+
+
+def sequence_losses(
+    student: Student, params: Params, sequences: Sequences, *, stride: int | None = None
+) -> npt.NDArray[np.float64]:
+    """Mean loss of each sequence's predicted tokens, in nats, (num_sequences,).
+
+    Args:
+        student: the model.
+        params: its parameters.
+        sequences: each of two tokens or more.
+        stride: as for `evaluate`.
+    """
+    scored = _score_tokens(student, params, sequences, stride)
+    means: npt.NDArray[np.float64] = scored.losses / scored.counts
+    return means
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,10 @@ Stream: TypeAlias = Literal[
     "start factors",
     "search",
     "sweep",
+    "audit users",
+    "audit student",
+    "audit reference",
+    "audit bootstrap",
 ]
 
 STREAMS: Mapping[Stream, int] = {
@@ -45,6 +49,10 @@ STREAMS: Mapping[Stream, int] = {
     "validation sample": 18,  # the validation sequences that a look reads
     "search": 21,  # the configurations of a search that is ranked on several rows
     "sweep": 24,  # what `farzi sweep` tries next
+    "audit users": 30,  # which training and held-out users an audit guesses at
+    "audit student": 31,
+    "audit reference": 32,  # which half of the users a reference model sees, and its training
+    "audit bootstrap": 33,
     "row sample": 19,  # the real rows of a comparison's baselines
 }
 

@@ -51,7 +51,8 @@ Distilled from the training part of {name}: fingerprint `{fingerprint}`, split
 {split_kind}, seed {split_seed}. farzi refuses to score it on any other split.
 
 Synthetic is not anonymous: the sequences are made from those of real users, and pieces of theirs
-may be among them.
+may be among them{started}. `farzi audit FOLDER` says how well attacks tell who was
+among the training users, and how many of their events can be read back.
 
 {protocol}
 """
@@ -98,9 +99,17 @@ def render_card(artifact: Artifact, hard_tokens: bytes) -> str:
         else f"tokens drawn once with seed {artifact.hard_token_seed}",
         vocabulary_file=ITEMS if source["task"] == "recommend" else TOKENIZER,
         fingerprint=source["fingerprint"],
+        started=_started(artifact.recipe.get("start")),
         split_kind=source["split_kind"],
         split_seed=source["split_seed"],
         protocol="\n".join(
             f"- {name}: {value}" for name, value in sorted(source["protocol"].items())
         ),
     )
+
+
+def _started(start: object) -> str:
+    """What the recipe says of the sequences' beginning, where that matters to users."""
+    if start in ("teacher", "real"):
+        return ": they began as rows of real users"
+    return ": they began as numbers drawn at random" if start == "random" else ""

@@ -37,6 +37,8 @@ COMMANDS = {
     "evaluate": "Score a model on a source, the protocol spelled out.",
     "compare": "Compare an artifact with full data and with samples of it.",
     "sweep": "Search over settings of a student or of a distillation.",
+    "audit": "Attack a distilled dataset, and say what it gives away of its users.",
+    "reproduce": "Distil again from an artifact's own record, and compare.",
     "watch": "Watch a run: how far it is, its losses, gradients and agreement.",
     "report": "Write one HTML page that shows a run: result, course, contents, cost.",
     "experiments": "Run an experiment cell by cell, or show what is there of it.",
@@ -55,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; those of this process when None.
 
     Returns:
-        0 done, 1 bad data or a failed run, 2 a wrong flag or setting, 75 stopped after saving,
-        130 interrupted.
+        0 done, 1 bad data or a failed run, 2 a wrong flag or setting, 75 stopped by SIGTERM (with
+        what can be saved saved), 130 interrupted.
 
     Example:
         >>> from farzi.cli import main
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     boundary = _common.error_boundary(
         traceback="--traceback" in tokens, flags=lambda: flags_of(_called(tokens))
     )
-    with boundary as outcome, _common.log_to_stderr(tokens):
+    with boundary as outcome, _common.ended_by_signals(), _common.log_to_stderr(tokens):
         app = build_app(tokens)
         if "--install-completion" in tokens:  # of every command's flags, so all are loaded
             app = build_app(tokens, whole=True)

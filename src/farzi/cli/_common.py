@@ -14,7 +14,9 @@ import logging
 import os
 import platform
 import re
+import signal
 import sys
+import threading
 import time
 import traceback as traceback_module
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -45,6 +47,7 @@ __all__ = [
     "SplitSeed",
     "SplitSeeds",
     "choose_device",
+    "ended_by_signals",
     "error_boundary",
     "keep_freed_memory",
     "log_to_stderr",
@@ -326,6 +329,38 @@ def error_boundary(
             traceback_module.print_exception(error)
         outcome.code, message = describe_error(error, flags())
         print(f"farzi: {message}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Leave at SIGTERM and SIGINT as at an error, so that drafts are removed.
+
+    A command that saves and stops, as `distill` does, sets handlers of its own for that time.
+    """
+    got: list[int] = []
+
+    def leave(number: int, frame: Any) -> None:
+        got.append(number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        print("stopped by SIGTERM; run it again", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_STOPPED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    except Exception:  # what a library made of it, such as DuckDB's `Query interrupted`
+        if not got:
+            raise
+        if got[0] == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise SystemExit(EXIT_STOPPED) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def describe_error(error: Exception, flags: Collection[str] = ()) -> tuple[int, str]:

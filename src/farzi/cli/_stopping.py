@@ -51,8 +51,9 @@ def stop_on_signal() -> Iterator[Stop]:
         for restored, handler in before.items():
             signal.signal(restored, handler)
         if not stop.is_polled:
-            if number == signal.SIGINT:
-                raise KeyboardInterrupt
+            outer = before[signal.Signals(number)]
+            if callable(outer):  # it says what came, and leaves
+                outer(number, frame)
             raise SystemExit(EXIT_STOPPED)
 
     for number in before:

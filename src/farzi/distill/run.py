@@ -39,7 +39,7 @@ from farzi.distill.objectives import Objective
 from farzi.distill.settings import DistillSettings, StudentSettings, named
 from farzi.distill.starts import Start, StartInputs
 from farzi.distill.stopping import ShouldStop, StopRequested, never, stop_if_asked
-from farzi.distill.teachers import Omega, teacher_runs
+from farzi.distill.teachers import Omega, teacher_runs, train_runs
 from farzi.distill.world import ALONE, World
 from farzi.errors import SettingsError
 from farzi.evaluation import rounded, sequences_of
@@ -51,7 +51,7 @@ from farzi.seeding import stream
 from farzi.synthetic import SyntheticSequences
 from farzi.training import TrainSettings
 
-__all__ = ["Plan", "RunOutcome", "distill", "make_artifact", "plan_run"]
+__all__ = ["Plan", "RunOutcome", "conditions", "distill", "make_artifact", "plan_run"]
 
 _log = logging.getLogger("farzi")
 
@@ -116,19 +116,19 @@ class Plan:
 
     def identity(self, device: torch.device | str = "cpu", num_ranks: int = 1) -> dict[str, Any]:
         """What must be the same for a run to be taken up again, to the same bytes."""
-        kernels = kernels_for(torch.zeros(1)) is not None
+        now = conditions(device, num_ranks)
         return {
             "settings": self.settings.as_dict(),
             "source": self.data.name,
             "fingerprint": self.data.fingerprint,
             "split_kind": self.data.split_kind,
             "split_seed": self.data.split_seed,
-            "threads": torch.get_num_threads(),
-            "processes": num_ranks,
-            "device": torch.device(device).type,
+            "threads": now["num_threads"],
+            "processes": now["processes"],
+            "device": now["device"],
             "student": self.student.settings(),
-            "kernels": "compiled" if kernels else "plain torch",
-            "versions": {"farzi": farzi.__version__, "torch": str(torch.__version__)},
+            "kernels": now["kernels"],
+            "versions": now["versions"],
         }
 
     def train_teachers(
@@ -154,6 +154,31 @@ class Plan:
             device=device,
             progress=lambda done, total, note: say("teachers", done, total, note),
             should_stop=should_stop,
+        )
+
+    def train_share(
+        self,
+        folder: str | os.PathLike[str],
+        rank: int,
+        size: int,
+        *,
+        device: torch.device | str = "cpu",
+        report: Report | None = None,
+    ) -> None:
+        """Train every `size`-th teacher run, from `rank` on; other processes train the others."""
+        if Omega.load(Path(folder)) is not None:
+            return
+        say: Report = report or (lambda stage, done, total, note: None)
+        train_runs(
+            self.teacher,
+            self.inputs.train_sequences,
+            self.validation_sequences,
+            self.settings.teachers,
+            Path(folder),
+            range(rank, self.settings.teachers.num_runs, size),
+            seed=self.settings.seed,
+            device=device,
+            progress=lambda done, total, note: say("teachers", done, total, note),
         )
 
     @property
@@ -403,6 +428,15 @@ class _Run:
         settings, first = self.plan.settings, self.world.rank == 0
         inputs = self.plan.inputs
         validation_sequences = self.plan.validation_sequences
+        if self.world.size > 1 and settings.needs_teachers:
+            self.plan.train_share(
+                self.teachers,
+                self.world.rank,
+                self.world.size,
+                device=self.device,
+                report=self.say,
+            )
+            self.world.wait()
         if not first:
             self.world.wait()
         omega = self._teachers() if settings.needs_teachers else None
@@ -446,7 +480,7 @@ class _Run:
         finished = state.stopped is not None or state.step >= settings.outer.steps
         path = self.folder / "artifact"
         if finished and first:
-            artifact = make_artifact(self.plan, state)
+            artifact = make_artifact(self.plan, state, conditions(self.device, self.world.size))
             write_artifact(artifact, path, overwrite=path.exists())
         return RunOutcome(
             folder=self.folder,
@@ -509,8 +543,42 @@ class _Run:
 # -------------------------------------------------------------------------------- the result
 
 
-def make_artifact(plan: Plan, state: DistillState) -> Artifact:
-    """The best sequences of a run as an artifact."""
+def conditions(device: torch.device | str = "cpu", num_ranks: int = 1) -> dict[str, Any]:
+    """What the bytes of a result depend on besides settings and source, as an artifact records it.
+
+    Args:
+        device: where a run computes.
+        num_ranks: processes of a run.
+    """
+    return {
+        "device": torch.device(device).type,
+        "kernels": "plain torch" if kernels_for(torch.zeros(1)) is None else "compiled",
+        "num_threads": torch.get_num_threads(),
+        "processes": num_ranks,
+        "versions": {"farzi": farzi.__version__, "torch": str(torch.__version__)},
+    }
+
+
+def _settings_on_record(plan: Plan) -> dict[str, Any]:
+    """Every setting but what only this machine knows: where code and an earlier artifact lie."""
+    settings = plan.settings.as_dict()
+    if plan.student.settings()["name"] not in STUDENTS:
+        settings["student"] = None
+    if isinstance(settings.get("start"), dict):
+        settings["start"] = {
+            name: value for name, value in settings["start"].items() if name != "run"
+        }
+    return settings
+
+
+def make_artifact(plan: Plan, state: DistillState, now: Mapping[str, Any]) -> Artifact:
+    """The best sequences of a run as an artifact.
+
+    Args:
+        plan: the run.
+        state: its end.
+        now: its `conditions`.
+    """
     data, settings = plan.data, plan.settings
     best = _on(state.best, "cpu")
     inner = settings.inner if state.routine is None else state.routine.inner(settings.inner)
@@ -533,8 +601,8 @@ def make_artifact(plan: Plan, state: DistillState) -> Artifact:
             "start": named(settings.start),
             "objective": named(settings.objective),
             "outer_steps": state.best_step,
-            "num_threads": torch.get_num_threads(),
-            "versions": {"farzi": farzi.__version__, "torch": str(torch.__version__)},
+            "settings": _settings_on_record(plan),
+            **now,
         },
         source={
             "name": data.name,

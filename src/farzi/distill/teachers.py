@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -190,11 +190,56 @@ def teacher_runs(
     """
     if (finished := Omega.load(folder)) is not None:
         return finished
+    curves = train_runs(
+        student,
+        train_sequences,
+        validation_sequences,
+        settings,
+        folder,
+        range(settings.num_runs),
+        seed=seed,
+        device=device,
+        progress=progress,
+        should_stop=should_stop,
+    )
+    best_run = min(range(len(curves)), key=lambda run: min(curves[run]))
+    best = (best_run, 1 + curves[best_run].index(min(curves[best_run])))
+    record = {"best": best, "losses": curves, "sealed": True}
+    write_text(folder / "omega.json", json.dumps(record))
+    return Omega(folder, best, tuple(tuple(curve) for curve in curves))
+
+
+def train_runs(
+    student: Student,
+    train_sequences: Sequences,
+    validation_sequences: Sequences,
+    settings: TeacherSettings,
+    folder: Path,
+    numbers: Iterable[int],
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int, str], None] | None = None,
+    should_stop: ShouldStop = never,
+) -> list[list[float]]:
+    """Train some of the runs of `teacher_runs`, each into a file; those that are there are taken.
+
+    Several processes may train different ones into one folder at once.
+
+    `numbers` says which of them; the other arguments are those of `teacher_runs`.
+
+    Returns:
+        validation loss of every epoch, by run.
+
+    Raises:
+        DataError: there is nothing to train on, or a file cannot be read or written.
+        StopRequested: a stop was asked for.
+    """
     if not len(train_sequences):
         raise DataError("there is no training sequence to train a teacher on.")
     folder.mkdir(parents=True, exist_ok=True)
     curves: list[list[float]] = []
-    for run in range(settings.num_runs):
+    for run in numbers:
         file = _run_file(folder, run)
         if file.is_file():
             tensors, record = load_sealed(file)
@@ -226,11 +271,7 @@ def teacher_runs(
             curve = one.losses
             save_sealed(file, one.weights, {"losses": curve})
         curves.append(curve)
-    best_run = min(range(len(curves)), key=lambda run: min(curves[run]))
-    best = (best_run, 1 + curves[best_run].index(min(curves[best_run])))
-    record = {"best": best, "losses": curves, "sealed": True}
-    write_text(folder / "omega.json", json.dumps(record))
-    return Omega(folder, best, tuple(tuple(curve) for curve in curves))
+    return curves
 
 
 @dataclass

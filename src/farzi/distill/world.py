@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from farzi.errors import SettingsError
+from farzi.errors import LostProcessError, SettingsError
 
 __all__ = ["ALONE", "World", "world_of_torchrun"]
 
@@ -33,7 +33,8 @@ class World:
         if self.size == 1:
             return gradients
         flat = torch.cat([gradient.flatten() for gradient in gradients.values()])
-        dist.all_reduce(flat)
+        with self._together():
+            dist.all_reduce(flat)
         sizes = [gradient.numel() for gradient in gradients.values()]
         parts = torch.split(flat / self.size, sizes)
         return {
@@ -45,13 +46,26 @@ class World:
         if self.size == 1:
             return yes
         flag = torch.tensor(float(yes), device=_exchange_device())
-        dist.all_reduce(flag)
+        with self._together():
+            dist.all_reduce(flag)
         return bool(flag > 0)
 
     def wait(self) -> None:
         """Wait for every process."""
         if self.size > 1:
-            dist.barrier()
+            with self._together():
+                dist.barrier()
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Say in one line that another process is gone, where an exchange fails."""
+        try:
+            yield
+        except RuntimeError as error:  # of gloo, of nccl, and of their timeouts
+            raise LostProcessError(
+                f"process {self.rank + 1} of {self.size} waited for another that has ended; what "
+                "was saved is kept: the same command with --resume goes on."
+            ) from error
 
 
 ALONE = World()
@@ -75,7 +89,8 @@ def world_of_torchrun(device: torch.device) -> Iterator[World]:
         raise SettingsError("WORLD_SIZE is set and RANK is not: start farzi with `torchrun -m`.")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), dist.get_world_size())
-        dist.barrier()  # a group that one process leaves while another exchanges aborts the other
+        world = World(dist.get_rank(), dist.get_world_size())
+        yield world
+        world.wait()  # a group that one process leaves while another exchanges aborts the other
     finally:
         dist.destroy_process_group()

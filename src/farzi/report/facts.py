@@ -14,6 +14,7 @@ from farzi.data import SOURCES
 from farzi.data.files import write_text
 from farzi.data.prepared import PreparedData
 from farzi.errors import DataError
+from farzi.privacy import AUDIT, read_audit
 from farzi.report.sweep import read_sweep
 
 __all__ = [
@@ -111,6 +112,7 @@ class Facts:
         comparison: JSON values of a comparison, or None.
         cost: seconds and bytes.
         sweep: JSON values of the run's sweep, or None.
+        audit: JSON values of its audit, or None.
     """
 
     run: str
@@ -123,6 +125,7 @@ class Facts:
     comparison: Mapping[str, Any] | None
     cost: Cost
     sweep: Mapping[str, Any] | None = None
+    audit: Mapping[str, Any] | None = None
 
 
 def gather(
@@ -166,6 +169,7 @@ def gather(
         comparison=comparison,
         cost=_cost(artifact, data, records, comparison),
         sweep=read_sweep(swept) if (swept := home / SWEEP).is_file() else None,
+        audit=read_audit(audited) if (audited := home / AUDIT).is_file() else None,
     )
 
 

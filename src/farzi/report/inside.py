@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from farzi.artifact import Artifact
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
+from farzi.privacy.likeness import nearest_real
 
 __all__ = ["Cover", "Example", "Follower", "Inside", "Kind", "Place", "look_inside"]
 
@@ -280,7 +281,7 @@ def _examples(
 ) -> tuple[Example, ...]:
     """A few sequences from all over the set, each with its nearest real one."""
     chosen = np.unique(np.linspace(0, artifact.num_sequences - 1, NUM_EXAMPLES).astype(int))
-    nearest, likeness = _nearest(sequences, sums.bags[chosen])
+    nearest, likeness = nearest_real(sequences, sums.bags[chosen], MOST_REAL)
     lengths = _lengths(artifact)
     examples = []
     for index, neighbour, cosine in zip(chosen.tolist(), nearest, likeness, strict=True):
@@ -331,31 +332,6 @@ def _top(rows: torch.Tensor, names: Sequence[str]) -> list[tuple[tuple[str, floa
         )
         for row_ids, row in zip(ids.tolist(), values.tolist(), strict=True)
     ]
-
-
-def _nearest(sequences: Sequences, bags: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """For each bag of expected counts the real sequence of highest cosine, and that cosine.
-
-    Items count by log(N / number of sequences that have them), so that what everybody has does not
-    decide.
-    """
-    num = min(len(sequences), MOST_REAL)
-    tokens = np.asarray(sequences.tokens[: sequences.offsets[num]], dtype=np.int64)
-    owners = np.repeat(np.arange(num), np.asarray(sequences.lengths[:num]))
-    keys, counts = np.unique(owners * bags.shape[1] + tokens, return_counts=True)
-    owner, token = np.divmod(keys, bags.shape[1])
-    having = np.bincount(token, minlength=bags.shape[1])
-    weight = np.log1p(num / np.maximum(having, 1))
-    values = counts * weight[token]
-    norms = np.sqrt(np.bincount(owner, values**2, minlength=num))
-    best, cosines = [], []
-    for bag in bags:
-        weighted = bag * weight
-        dots = np.bincount(owner, values * weighted[token], minlength=num)
-        cosine = dots / np.maximum(norms * np.linalg.norm(weighted), 1e-12)
-        best.append(int(cosine.argmax()))
-        cosines.append(float(cosine.max()))
-    return np.array(best, np.int64), np.array(cosines)
 
 
 # ------------------------------------------------------------------------------------- numbers

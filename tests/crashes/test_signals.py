@@ -1,0 +1,105 @@
+"""SIGTERM and SIGINT end every command within seconds, wherever it is, and leave no draft."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from farzi.cli import _common, main
+from toy import write_log
+
+SIGNALS = pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
+)
+
+
+@SIGNALS
+def test_a_long_query_is_interrupted(
+    number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DuckDB asks for signals while it works, though the handler is Python's."""
+    import duckdb
+
+    began = time.monotonic()
+    with _common.error_boundary() as outcome, _common.ended_by_signals():
+        threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
+        with duckdb.connect() as connection:
+            connection.execute("SELECT count(*) FROM range(1000000) a, range(1000000) b").fetchall()
+    assert outcome.code == code
+    assert time.monotonic() - began < 30  # a second on an idle machine, and hours to its end
+    said = capsys.readouterr().err
+    assert said in ("stopped by SIGTERM; run it again\n", "interrupted\n")
+
+
+@SIGNALS
+def test_a_draft_does_not_stay(
+    number: signal.Signals, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal comes while a file of the prepared folder is written."""
+    from farzi.data.sequences import Sequences
+
+    log = write_log(tmp_path / "log.tsv")
+
+    def slow(self: Sequences, path: Path) -> None:
+        Path(f"{path}.tokens.npy").write_text("half")
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+
+    monkeypatch.setattr(Sequences, "save", slow)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["prepare", str(log), "--out", str(tmp_path / "out"), "-q"]) == code
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert [path.name for path in tmp_path.iterdir()] == ["log.tsv"]
+
+
+@pytest.mark.slow
+@SIGNALS
+@pytest.mark.parametrize("command", ["distill", "train", "compare"])
+def test_while_libraries_are_loaded(
+    command: str, number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    """The first seconds of a command go into `import torch`."""
+    write_log(tmp_path / "log.tsv")
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\n"
+        "from farzi.cli import main\n"
+        "class Say:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch.nn':\n"
+        "            print('loading', flush=True)\n"
+        "sys.meta_path.insert(0, Say())\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    arguments = [command, str(tmp_path / "log.tsv")]
+    if command == "compare":
+        arguments += ["--artifact", str(tmp_path / "none")]
+    else:
+        arguments += ["--out", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(
+        [sys.executable, str(script), *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "loading\n"
+        sent = time.monotonic()
+        running.send_signal(number)
+        try:
+            said = running.communicate(timeout=60)[1]
+        finally:
+            running.kill()
+    assert running.returncode == code
+    assert time.monotonic() - sent < 30
+    assert "Traceback" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.tsv", "run.py"]
