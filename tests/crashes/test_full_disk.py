@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_kills import cases, commands, shared  # noqa: F401
 
 from crash_campaign import Case, Commands, Ended, tree
+from crash_cases import cases
 
 pytestmark = pytest.mark.slow
 
@@ -58,8 +58,8 @@ def resize(disk: Path, size: str) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_full_disk(
     name: str,
-    shared: Path,  # noqa: F811
-    commands: Commands,  # noqa: F811
+    shared: Path,
+    commands: Commands,
     small_disk: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -100,8 +100,8 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_folder_that_cannot_be_written(
     name: str,
-    shared: Path,  # noqa: F811
-    commands: Commands,  # noqa: F811
+    shared: Path,
+    commands: Commands,
 ) -> None:
     """It is said before the work, and in one line."""
     if os.getuid() != 0:

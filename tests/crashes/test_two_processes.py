@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_kills import cases, commands, shared  # noqa: F401
 
 from crash_campaign import Commands, Ended, tree
+from crash_cases import cases
 
 pytestmark = pytest.mark.slow
 
@@ -30,8 +30,8 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
 )  # fmt: skip
 def test_two_at_once(
     name: str,
-    shared: Path,  # noqa: F811
-    commands: Commands,  # noqa: F811
+    shared: Path,
+    commands: Commands,
     others: Commands,
     tmp_path: Path,
 ) -> None:
