@@ -136,7 +136,13 @@ def scored(data: PreparedData, runs: Path, rows: dict[str, dict[str, Any]]) -> l
         {"farzi" if name == "nothing" else name: synthetic for name, synthetic in named.items()},
     )
     settings = CompareSettings(
-        rows=("farzi",), seeds=2, lrs=(0.01,), dropouts=(0.0,), decays=(0.0,), smoothings=(0.0,)
+        rows=("farzi",),
+        seeds=1,
+        patience=4,
+        lrs=(0.01,),
+        dropouts=(0.0,),
+        decays=(0.0,),
+        smoothings=(0.0,),
     )
     compared = compare(
         [split],
