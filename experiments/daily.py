@@ -139,6 +139,7 @@ def scored(data: PreparedData, runs: Path, rows: dict[str, dict[str, Any]]) -> l
         rows=("farzi",),
         seeds=1,
         patience=4,
+        max_steps=3000,
         lrs=(0.01,),
         dropouts=(0.0,),
         decays=(0.0,),
