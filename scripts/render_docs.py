@@ -254,13 +254,14 @@ def render_daily(root: Path, name: str) -> str:
         cells += [f"{seconds:,.0f}", f"{row['start_loss']:.3f}", f"{row['best_loss']:.3f}"]
         for metric, (mean, std) in row["scores"].items():
             scale, form = (1, ".3f") if metric == "loss" else (100, ".1f")
-            cells.append(f"{scale * mean:{form}} ± {scale * std:{form}}")
+            spread = f" ± {scale * std:{form}}" if row["runs"] > 1 else ""
+            cells.append(f"{scale * mean:{form}}{spread}")
         lines.append(table_line(cells))
     before, now = result["events"]
     said = (
         f"{result['source']}: {before:,} training events yesterday, {now:,} today, "
         f"{result['users'][1] - result['users'][0]:,} new users and {result['new_items']:,} new "
-        f"items. {result['rows'][0]['runs']} fresh students a row, tuned alike; losses before and "
+        f"items. Fresh students a row: {result['rows'][0]['runs']}; losses before and "
         "after the outer loop are on validation. Seconds: processor time on one thread."
     )
     return "\n".join([*lines, "", said, "", result["protocol"]])
