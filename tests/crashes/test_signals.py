@@ -20,6 +20,7 @@ SIGNALS = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow  # where cores are scarce the main thread works itself, a minute between questions
 @SIGNALS
 def test_a_long_query_is_interrupted(
     number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]

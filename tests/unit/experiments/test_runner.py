@@ -159,7 +159,7 @@ def test_a_killed_run_loses_the_cell_it_was_at(toy, tmp_path):
     path.write_text(
         path.read_text()
         .replace("max_steps = 30", "max_steps = 100000")
-        .replace("patience = 2", "patience = 1000")
+        .replace("patience = 2", "patience = 100000")
         .replace(
             'rows = ["full", "random", "random-soft", "start", "farzi", "most-popular"]',
             'rows = ["most-popular", "random"]',
