@@ -159,7 +159,8 @@ def test_a_killed_run_loses_the_cell_it_was_at(toy, tmp_path):
     path.write_text(
         path.read_text()
         .replace("max_steps = 30", "max_steps = 100000")
-        .replace("patience = 2", "patience = 100000")
+        .replace("patience = 2", "patience = 1000")
+        .replace("lrs = [0.05]", "lrs = [0.05, 0.02]")  # a search of one setting tries nothing
         .replace(
             'rows = ["full", "random", "random-soft", "start", "farzi", "most-popular"]',
             'rows = ["most-popular", "random"]',
