@@ -194,7 +194,7 @@ def gradient_error(row: Row, folder: Path, first: Row, *, centre: bool) -> float
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages, asked of the environment that runs them."""
+    """Versions of the packages, asked of the environments that run them: ours, and the peers'."""
     script = (
         "import importlib.metadata as m\n"
         f"for n in {PACKAGES!r}:\n"
@@ -202,10 +202,12 @@ def versions() -> dict[str, str]:
         "  except m.PackageNotFoundError: pass"
     )
     found = {"python": platform.python_version()}
-    for engine in ("jax", "autograd"):
+    for engine in ("autograd", "jax"):
         command = [interpreter(engine), "-c", script]
         listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        found |= dict(line.split() for line in listed.splitlines())
+        for name, version in (line.split() for line in listed.splitlines()):
+            if found.setdefault(name, version) != version:  # both have it, not the same
+                found[f"the peers' {name}"] = version
     return found
 
 

@@ -62,7 +62,7 @@ def fetch(
         >>> fetch("netflix")
         Traceback (most recent call last):
         ...
-        farzi.errors.DataError: netflix: its publisher has withdrawn it; bring your own table.
+        farzi.errors.DataError: netflix: its publisher has withdrawn it; bring your own copy.
     """
     if name not in SOURCES:
         raise DataError(f"{name}: is no known source{close_names(name)}.")
@@ -70,7 +70,7 @@ def fetch(
     if source.embedded:
         raise DataError(f"{name}: every Python has it; there is nothing to download.")
     if not source.downloads:
-        raise DataError(f"{name}: its publisher has withdrawn it; bring your own table.")
+        raise DataError(f"{name}: its publisher has withdrawn it; bring your own copy.")
     root = data_root if data_root is not None else os.environ.get("FARZI_DATA_ROOT")
     folder = data_cache() if not root else Path(root).expanduser()
     if not overwrite:

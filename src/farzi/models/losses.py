@@ -50,7 +50,7 @@ def sequence_loss(
         read: (tokens, table) -> rows of the table, by which tokens and labels are read, where that
             is not to be `embed`.
         once: no second derivative will be asked for, and labels are constants: on CPU they then
-            cost no more than ids.
+            cost no matrix product more than ids.
 
     Returns:
         A scalar, in nats per position.
