@@ -10,6 +10,7 @@ each stage, and the largest memory it had. What is refused is kept with its mess
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -171,14 +172,12 @@ def run(limit: Limit) -> dict[str, Any]:
     torch.set_num_threads(1)
     row: dict[str, Any] = {"what": limit.what, "seconds": {}}
 
-    def timed(stage: str) -> Iterator[None]:
+    @contextlib.contextmanager
+    def stage(name: str) -> Iterator[None]:
         began = time.process_time()
         yield
-        row["seconds"][stage] = round(time.process_time() - began, 2)
+        row["seconds"][name] = round(time.process_time() - began, 2)
 
-    from contextlib import contextmanager
-
-    stage = contextmanager(timed)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log.parquet")
         row |= write(limit.make(np.random.default_rng(0)), log)

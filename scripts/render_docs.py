@@ -86,27 +86,33 @@ def documents(root: Path) -> list[Path]:
 def fill_document(path: Path, root: Path, *, write: bool) -> bool:
     """Render a document's parts; return whether that changes it."""
 
+    of_results: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
+        "summary": ("experiments", render_summary),
+        "table": ("experiments", render_table),
+        "storage": ("experiments", render_storage),
+        "scoring": ("experiments", render_scoring),
+        "privacy": ("experiments", render_privacy),
+        "daily": ("experiments", render_daily),
+        "limits": ("experiments", render_limits),
+        "steps": ("benchmarks", render_steps),
+        "engines": ("benchmarks", render_engines),
+        "speeds": ("benchmarks", render_speeds),
+        "prepare": ("benchmarks", render_prepare),
+        "newcomer": ("benchmarks", render_newcomer),
+    }
+
     def render(part: re.Match[str]) -> str:
         opening, kind, name, _, closing = part.groups()
-        if kind in ("summary", "table"):
-            body = render_result(root, name, render_summary if kind == "summary" else render_table)
+        if kind in of_results:
+            folder, from_result = of_results[kind]
+            body = render_result(root, root / folder / "results" / f"{name}.json", from_result)
         else:
             renderers = {
                 "overview": render_overview,
                 "tree": render_tree,
-                "engines": render_engines,
                 "fastest": render_fastest,
-                "speeds": render_speeds,
                 "inputs": render_inputs,
-                "prepare": render_prepare,
-                "newcomer": render_newcomer,
                 "example": render_example,
-                "storage": render_storage,
-                "scoring": render_scoring,
-                "privacy": render_privacy,
-                "daily": render_daily,
-                "limits": render_limits,
-                "steps": render_steps,
                 "results": render_results,
             }
             body = renderers[kind](root, name)
@@ -153,8 +159,8 @@ def render_overview(root: Path, name: str) -> str:
     return "\n".join(lines)
 
 
-def render_result(root: Path, name: str, render: Callable[[Mapping[str, Any]], str]) -> str:
-    path = root / "experiments" / "results" / f"{name}.json"
+def render_result(root: Path, path: Path, render: Callable[[Mapping[str, Any]], str]) -> str:
+    """Return what a file of results comes to, or that it is not there."""
     if not path.exists():
         return f"*Not run yet: {path.relative_to(root)} is not there.*"
     return render(json.loads(path.read_text()))
@@ -176,12 +182,8 @@ def render_example(root: Path, name: str) -> str:
     return f"```python\n{code.rstrip()}\n```"
 
 
-def render_storage(root: Path, name: str) -> str:
+def render_storage(result: Mapping[str, Any]) -> str:
     """Return bytes, error and loss of every way to store an artifact."""
-    path = root / "experiments" / "results" / f"{name}.json"
-    if not path.exists():
-        return f"*Not run yet: {path.relative_to(root)} is not there.*"
-    result = json.loads(path.read_text())
     lines = [
         "| source | tokens | factors | kB | tokens changed | labels changed | loss |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: |",
@@ -198,14 +200,11 @@ def render_storage(root: Path, name: str) -> str:
     return "\n".join([*lines, "", result["protocol"]])
 
 
-def render_scoring(root: Path, name: str) -> str:
+def render_scoring(result: Mapping[str, Any]) -> str:
     """Return the scores of one student by the old rule and by the present one, side by side."""
-    path = root / "experiments" / "results" / f"{name}.json"
-    if not path.exists():
-        return f"*Not run yet: {path.relative_to(root)} is not there.*"
     lines = [table_line(["source", "", "last context alone", "every target"])]
     lines.append(table_line(["---", "---", "---:", "---:"]))
-    for row in json.loads(path.read_text())["rows"]:
+    for row in result["rows"]:
         for metric, before in row["before"].items():
             values = [before, row["after"][metric]]
             form = "{:,}" if metric == "targets" else "{:.4f}"
@@ -219,12 +218,8 @@ def render_scoring(root: Path, name: str) -> str:
     return "\n".join(lines)
 
 
-def render_privacy(root: Path, name: str) -> str:
+def render_privacy(result: Mapping[str, Any]) -> str:
     """Return what each start costs in loss and what an audit finds in it."""
-    path = root / "experiments" / "results" / f"{name}.json"
-    if not path.exists():
-        return f"*Not run yet: {path.relative_to(root)} is not there.*"
-    result = json.loads(path.read_text())
     attacks = [attack["name"] for attack in result["rows"][0]["audit"]["attacks"]]
     back = [f"{row['run']} in a row" for row in result["rows"][0]["audit"]["read_back"]]
     head = ["start", "loss", *(f"AUC: {attack}" for attack in attacks), *back]
@@ -238,12 +233,8 @@ def render_privacy(root: Path, name: str) -> str:
     return "\n".join([*lines, "", result["protocol"]])
 
 
-def render_daily(root: Path, name: str) -> str:
+def render_daily(result: Mapping[str, Any]) -> str:
     """Return what today's distillation costs and gives, from nothing and from yesterday's."""
-    path = root / "experiments" / "results" / f"{name}.json"
-    if not path.exists():
-        return f"*Not run yet: {path.relative_to(root)} is not there.*"
-    result = json.loads(path.read_text())
     metrics = list(result["rows"][0]["scores"])
     costs = ["outer steps", "s of teachers", "s in all"]
     lines = [table_line(["", *costs, "loss before", "loss after", *metrics])]
@@ -267,12 +258,9 @@ def render_daily(root: Path, name: str) -> str:
     return "\n".join([*lines, "", said, "", result["protocol"]])
 
 
-def render_limits(root: Path, name: str) -> str:
+def render_limits(result: Mapping[str, Any]) -> str:
     """Return what came out at the edges, a line a source; under the table what was refused."""
-    path = root / "experiments" / "results" / f"{name}.json"
-    if not path.exists():
-        return f"*Not run yet: {path.relative_to(root)} is not there.*"
-    head = ["source", "events", "items", "nDCG@10, all data", "ten rows", "most popular"]
+    head = ["source", "events", "users", "items", "nDCG@10, all data", "ten rows", "most popular"]
     head += [
         "loss, all data",
         "ten rows",
@@ -283,7 +271,7 @@ def render_limits(root: Path, name: str) -> str:
     ]
     lines = [table_line(head), table_line(["---", *["---:"] * (len(head) - 1)])]
     refused = []
-    for row in json.loads(path.read_text())["rows"].values():
+    for row in result["rows"].values():
         if "refused" in row:
             refused.append(f"- {row['what']}: `{row['refused']}`")
             continue
@@ -292,17 +280,13 @@ def render_limits(root: Path, name: str) -> str:
         values += [f"{loss[key]:.3f}" if loss else "" for key in ("full", "few")]
         stages = ("distil", "train on all", "train on ten rows")
         values += [f"{seconds[stage]:.1f}" if stage in seconds else "" for stage in stages]
-        counts = [f"{row[count]:,}" for count in ("events", "items")]
+        counts = [f"{row[count]:,}" for count in ("events", "users", "items")]
         lines.append(table_line([row["what"], *counts, *values, f"{row['peak_mib']:,}"]))
     return "\n".join([*lines, "", "Refused:", "", *refused] if refused else lines)
 
 
-def render_steps(root: Path, name: str) -> str:
+def render_steps(result: Mapping[str, Any]) -> str:
     """Return what a step costs on every form of distilled sequences."""
-    path = root / "benchmarks" / "results" / f"{name}.json"
-    if not path.exists():
-        return f"*Not run yet: {path.relative_to(root)} is not there.*"
-    result = json.loads(path.read_text())
     lines = [table_line(["", "form", "ms a step", "against plain tokens"])]
     lines.append(table_line(["---", "---", "---:", "---:"]))
     for row in result["rows"]:
@@ -340,12 +324,8 @@ def write_results(root: Path, *, write: bool) -> list[Path]:
     return stale
 
 
-def render_engines(root: Path, name: str) -> str:
+def render_engines(result: Mapping[str, Any]) -> str:
     """Return time, memory and agreement of every engine, peers against the fastest of them."""
-    path = root / "benchmarks" / "results" / f"{name}.json"
-    if not path.exists():
-        return f"*Not run yet: {path.relative_to(root)} is not there.*"
-    result = json.loads(path.read_text())
     rows = [row for row in result["rows"] if row["ms_per_step"] is not None]
     head = [
         "steps",
@@ -414,12 +394,8 @@ def render_fastest(root: Path, name: str) -> str:
     return "\n".join([*lines, "", f"{result['hardware']}, {result['threads']} threads."])
 
 
-def render_speeds(root: Path, name: str) -> str:
+def render_speeds(result: Mapping[str, Any]) -> str:
     """Return outer steps a second of every way, against the first."""
-    path = root / "benchmarks" / "results" / f"{name}.json"
-    if not path.exists():
-        return f"*Not run yet: {path.relative_to(root)} is not there.*"
-    result = json.loads(path.read_text())
     lines = [table_line(["", "outer steps a second", "against the first", "outer loss"])]
     lines.append(table_line(["---", "---:", "---:", "---:"]))
     first = result["rows"][0]["outer_steps_per_s"]
@@ -432,12 +408,8 @@ def render_speeds(root: Path, name: str) -> str:
     return "\n".join([*lines, "", note])
 
 
-def render_prepare(root: Path, name: str) -> str:
+def render_prepare(result: Mapping[str, Any]) -> str:
     """Return time and memory of preparing logs, a line a size."""
-    path = root / "benchmarks" / "results" / f"{name}.json"
-    if not path.exists():
-        return f"*Not run yet: {path.relative_to(root)} is not there.*"
-    result = json.loads(path.read_text())
     head = ["events", "users", "items", "MB of Parquet", "s", "s of all threads", "peak GiB"]
     lines = [table_line(head), table_line(["---:"] * len(head))]
     for row in result["rows"]:
@@ -450,12 +422,8 @@ def render_prepare(root: Path, name: str) -> str:
     return "\n".join([*lines, "", note])
 
 
-def render_newcomer(root: Path, name: str) -> str:
+def render_newcomer(result: Mapping[str, Any]) -> str:
     """Return what a newcomer's first commands take, a line each."""
-    path = root / "benchmarks" / "results" / f"{name}.json"
-    if not path.exists():
-        return f"*Not run yet: {path.relative_to(root)} is not there.*"
-    result = json.loads(path.read_text())
     head = ["what", "typed", "min by the clock", "min of the processor"]
     lines = [table_line(head), table_line(["---", "---", "---:", "---:"])]
     rows = [*result["rows"], {"step": "**together**"}]

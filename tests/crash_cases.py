@@ -8,43 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crash_campaign import Case
-from toy import SMALL
+from toy import SMALL, SMALL_EXPERIMENT
 
-EXPERIMENT = """\
+EXPERIMENT = (
+    """\
 source = "{log}"
 splits = [0]
 seeds = 1
 sizes = ["4x6"]
 rows = ["random", "farzi"]
 
-[distill]
-latent_dim = 3
-student.name = "sasrec"
-student.width = 8
-student.num_layers = 1
-student.num_heads = 1
-teachers.num_runs = 1
-teachers.max_epochs = 4
-outer.steps = 2
-outer.batch_size = 8
-outer.num_students = 2
-outer.students_per_step = 1
-outer.validate_every = 2
-outer.validation_seeds = 1
-inner.steps = 8
-inner.window = 4
-inner.batch_size = 3
-
-[compare]
-lrs = [0.05]
-batches = [8]
-decays = [0.0]
-dropouts = [0.0]
-smoothings = [0.0]
-patience = 2
-max_steps = 30
-max_epochs = 5
 """
+    + SMALL_EXPERIMENT
+)
 
 
 def distil(shared: Path, out: str) -> list[str]:

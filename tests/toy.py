@@ -51,6 +51,36 @@ TINY_BY_NAME = {
 }
 
 
+SMALL_EXPERIMENT = """\
+[distill]
+latent_dim = 4
+student.name = "sasrec"
+student.width = 8
+teachers.num_runs = 1
+teachers.max_epochs = 4
+outer.steps = 2
+outer.batch_size = 8
+outer.num_students = 2
+outer.students_per_step = 1
+outer.validate_every = 2
+outer.validation_seeds = 1
+inner.steps = 8
+inner.window = 4
+inner.batch_size = 3
+
+[compare]
+lrs = [0.05]
+batches = [8]
+decays = [0.0]
+dropouts = [0.0]
+smoothings = [0.0]
+patience = 2
+max_steps = 30
+max_epochs = 5
+"""
+"""Settings of an experiment in TOML that take a moment: the end of a file."""
+
+
 def write_log(path, num_users=60, num_items=12, seed=0):
     generator = np.random.default_rng(seed)
     lines = ["user_id\titem_id\ttimestamp"]

@@ -31,7 +31,9 @@ from farzi.artifact import (
     check_split,
     locate_artifact,
     read_artifact,
+    recipe_decay,
     recipe_number,
+    recipe_rate,
     recipe_student,
 )
 from farzi.artifact.checks import short
@@ -323,7 +325,7 @@ def plan_training(
         batch_size = batch_size or recipe_number(artifact, "batch_size", int)
         batches = SyntheticBatches(artifact.synthetic, batch_size, seed)
         lr = _rate(artifact) if lr is None else lr
-        weight_decay = _decay(artifact) if weight_decay is None else weight_decay
+        weight_decay = recipe_decay(artifact) if weight_decay is None else weight_decay
         cap, look, growth = max_steps or MOST_STEPS, 10, 0.1
     else:
         batches = RealBatches(sequences_of(data, "train"), context_length, batch_size or 64, seed)
@@ -391,25 +393,15 @@ def _open(
     return artifact, data
 
 
-def _decay(artifact: Artifact) -> float:
-    """The weight decay of an artifact's recipe, where AdamW was its inner optimiser."""
-    if artifact.recipe.get("optimizer") != "adamw" or not artifact.recipe.get("weight_decay"):
-        return 0.0
-    return float(recipe_number(artifact, "weight_decay", float))
-
-
 def _rate(artifact: Artifact) -> float:
-    """The step size of a recipe for AdamW, with which models are trained here.
-
-    A rate of another optimiser says nothing of AdamW's: sgd's is a hundred times that.
-    """
-    optimizer = artifact.recipe.get("optimizer", "adam")
-    if optimizer in ("adam", "adamw"):
-        return float(recipe_number(artifact, "lr", float))
+    """The step size of a recipe; where it is another optimiser's, the usual one, and a word."""
+    rate = recipe_rate(artifact)
+    if rate is not None:
+        return rate
     _log.info(
         "trained by AdamW at lr %g: the artifact's recipe has a rate for %s; `lr` sets another",
         DEFAULT_RATE,
-        short(str(optimizer)),
+        short(str(artifact.recipe.get("optimizer"))),
     )
     return DEFAULT_RATE
 

@@ -131,11 +131,11 @@ class SyntheticSequences:
         rows = self.num_sequences if indices is None else len(indices)
         if rows * self.length * self.num_tokens <= MOST_FORMED:
             return self.tokens(indices), self.labels(indices)
-        tokens: Tensor | FactoredTokens = self._factored(self.latent, indices)
-        if self.has_hard_tokens:
-            tokens = self.tokens(indices)
-        labels = self.label_latent
-        return tokens, None if labels is None else self._factored(labels, indices)
+        hard, labels = self.has_hard_tokens, self.label_latent
+        return (
+            self.tokens(indices) if hard else self._factored(self.latent, indices),
+            None if labels is None else self._factored(labels, indices),
+        )
 
     def _factored(self, latent: Tensor, indices: Tensor | None) -> FactoredTokens:
         chosen = latent if indices is None else latent[indices]

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,17 +115,19 @@ def test_a_wrong_number_names_its_argument(log: Path, name: str, value: int) -> 
         farzi.train(log, **{name: value})
 
 
+def distilled_small(log: Path, out: Path, **more: Any) -> Any:
+    """Four drawn rows of a small student."""
+    small = {"student": {"name": "sasrec", "width": 8}, "inner.batch_size": 4}
+    sizes = {"size": "4x8", "start": "random", "inner_steps": 5, "window": 5}
+    return farzi.distill(log, out, small, **sizes, **more)
+
+
 def test_a_source_becomes_a_run_and_a_model(log: Path, tmp_path: Path) -> None:
     told = []
-    run = farzi.distill(
+    run = distilled_small(
         log,
         tmp_path / "run",
-        {"student": {"name": "sasrec", "width": 8}, "inner.batch_size": 4},
-        size="4x8",
-        start="random",
         outer_steps=1,
-        inner_steps=5,
-        window=5,
         min_length=3,
         progress=lambda done, total, note: told.append(note),
     )
@@ -149,17 +152,7 @@ def test_a_source_becomes_a_run_and_a_model(log: Path, tmp_path: Path) -> None:
 def test_a_rate_of_another_optimiser_is_not_adams(
     log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, optimizer: str, lr: float
 ) -> None:
-    run = farzi.distill(
-        log,
-        tmp_path / "run",
-        {"student": {"name": "sasrec", "width": 8}, "inner.batch_size": 4},
-        size="4x8",
-        start="random",
-        outer_steps=0,
-        inner_steps=5,
-        window=5,
-        optimizer=optimizer,
-    )
+    run = distilled_small(log, tmp_path / "run", outer_steps=0, optimizer=optimizer)
     recipe = farzi.load(run.folder).artifact.recipe
     assert (recipe["optimizer"], recipe["lr"]) == (optimizer, 1.0 if optimizer == "sgd" else lr)
     with caplog.at_level("INFO", logger="farzi"):

@@ -13,7 +13,7 @@ from farzi.artifact.contents import Artifact
 from farzi.artifact.layout import SETTINGS
 from farzi.errors import ArtifactError
 
-__all__ = ["recipe_number", "recipe_student"]
+__all__ = ["recipe_decay", "recipe_number", "recipe_rate", "recipe_student"]
 
 _MOST = 1 << 16  # of any size of a student but the vocabulary
 _MOST_PARAMETERS = 1 << 32
@@ -82,6 +82,32 @@ def recipe_number(artifact: Artifact, name: str, kind: type[int] | type[float]) 
             f"{SETTINGS}: `recipe.{name}` must be above 0 and at most {_MOST:,}, got {shown}."
         )
     return kind(value)
+
+
+def recipe_rate(artifact: Artifact) -> float | None:
+    """Return the step size of a recipe for AdamW, with which models are trained on artifacts.
+
+    Returns:
+        None where it is of another optimiser: a rate of SGD is a hundred times that of AdamW, and
+        says nothing of it.
+
+    Raises:
+        ArtifactError: it is missing, or is no number that it can be.
+    """
+    if artifact.recipe.get("optimizer", "adam") not in ("adam", "adamw"):
+        return None
+    return float(recipe_number(artifact, "lr", float))
+
+
+def recipe_decay(artifact: Artifact) -> float:
+    """Return the weight decay of a recipe for AdamW: 0 unless that was its inner optimiser.
+
+    Raises:
+        ArtifactError: it is no number that it can be.
+    """
+    if artifact.recipe.get("optimizer") != "adamw" or not artifact.recipe.get("weight_decay"):
+        return 0.0
+    return float(recipe_number(artifact, "weight_decay", float))
 
 
 def _parameters(settings: dict[str, Any], vocabulary: int) -> int:

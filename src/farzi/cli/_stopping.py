@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from farzi.cli._common import EXIT_STOPPED
+from farzi.cli._common import EXIT_INTERRUPTED, EXIT_STOPPED
 
 __all__ = ["Stop", "stop_on_signal"]
 
@@ -29,6 +29,11 @@ class Stop:
     def asked(self) -> bool:
         """Whether a stop was asked for."""
         return self.got is not None
+
+    @property
+    def code(self) -> int:
+        """The exit code of a command that was stopped and can be taken up again."""
+        return EXIT_INTERRUPTED if self.got == signal.SIGINT else EXIT_STOPPED
 
     @contextmanager
     def polled(self) -> Iterator[None]:

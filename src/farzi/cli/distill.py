@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +13,6 @@ from cyclopts import Parameter
 from farzi.cli._common import (
     DEFAULT_OUTPUT,
     EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_STOPPED,
     Device,
     Output,
     SplitSeeds,
@@ -150,7 +147,7 @@ def distill(
         payload = outcomes[0] if len(outcomes) == 1 else {"runs": outcomes}
         output.result(payload, text="\n".join(_line(outcome) for outcome in outcomes))
         if "artifact" in outcomes[-1] and outcomes[-1]["artifact"] is None:
-            return EXIT_INTERRUPTED if stop.got == signal.SIGINT else EXIT_STOPPED
+            return stop.code
         return EXIT_DONE
 
 

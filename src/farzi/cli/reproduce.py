@@ -8,8 +8,6 @@ from farzi.cli._common import (
     DEFAULT_OUTPUT,
     EXIT_DONE,
     EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_STOPPED,
     Device,
     Output,
 )
@@ -44,8 +42,6 @@ def reproduce(
         farzi reproduce runs/calls
         farzi reproduce runs/ml-100k --out runs/again --json
     """
-    import signal
-
     from farzi.cli._stopping import stop_on_signal
     from farzi.errors import SettingsError
     from farzi.reproduction import reproduce as distil_again
@@ -65,6 +61,6 @@ def reproduce(
         )
     if found is None:
         output.say("stopped; --out with --resume goes on." if out else "stopped; nothing is kept.")
-        return EXIT_INTERRUPTED if stop.got == signal.SIGINT else EXIT_STOPPED
+        return stop.code
     output.result(found.to_json(), text=found.line)
     return EXIT_DONE if found.same_numbers else EXIT_FAILED

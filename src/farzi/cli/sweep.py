@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,8 +10,6 @@ from cyclopts import Parameter
 from farzi.cli._common import (
     DEFAULT_OUTPUT,
     EXIT_DONE,
-    EXIT_INTERRUPTED,
-    EXIT_STOPPED,
     Device,
     Output,
 )
@@ -116,7 +113,7 @@ def sweep(
     if not found.stopped:
         return EXIT_DONE
     output.say(f"stopped after {len(found.trials)} of {found.wanted}; the same command goes on.")
-    return EXIT_INTERRUPTED if stop.got == signal.SIGINT else EXIT_STOPPED
+    return stop.code
 
 
 def _table(found: SweepResult) -> Table:

@@ -19,7 +19,7 @@ from farzi.seeding import stream_seed
 from farzi.synthetic import SyntheticSequences
 from farzi.training import SyntheticBatches, TrainSettings, train
 
-__all__ = ["LOOK_EVERY", "Fresh", "fresh_student_loss", "number", "train_fresh"]
+__all__ = ["LOOK_EVERY", "Fresh", "number", "train_fresh"]
 
 LOOK_EVERY = 10  # inner steps between two looks at the validation loss, as in `TrainSettings`
 PATIENCE = 5
@@ -35,17 +35,6 @@ class Fresh(NamedTuple):
 
     loss: float
     step: int
-
-
-def fresh_student_loss(
-    problem: Problem,
-    synthetic: SyntheticSequences,
-    validation_sequences: Sequences,
-    steps: int,
-    seed: int,
-) -> float:
-    """The lowest validation loss of a fresh student within `steps` steps; see `train_fresh`."""
-    return train_fresh(problem, synthetic, validation_sequences, steps, seed).loss
 
 
 def train_fresh(

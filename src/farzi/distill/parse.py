@@ -38,7 +38,7 @@ from farzi.distill.settings import (
 from farzi.errors import SettingsError
 from farzi.models import STUDENTS
 
-__all__ = ["Layer", "check_layers", "layer_of", "read_file", "read_flags", "settings_for"]
+__all__ = ["Layer", "check_layers", "layer_of", "read_file", "read_flags", "settings_for", "typed"]
 
 GROUPS: Mapping[str, type] = {
     "": DistillSettings,
@@ -144,11 +144,12 @@ def read_flags(texts: Iterable[str], flags: Mapping[str, tuple[str, Any]]) -> La
             raise SettingsError(f"--set must be NAME=VALUE, got {text!r}.")
         if name in CHOICES or name == "student":
             name = f"{name}.name"
-        values[name], places[name] = _typed(value.strip()), f"--set {text}"
+        values[name], places[name] = typed(value.strip()), f"--set {text}"
     return Layer(values, lambda name: places.get(name) or f"`{name}`")
 
 
-def _typed(text: str) -> Any:
+def typed(text: str) -> Any:
+    """A value as a flag has it: JSON, true or false in any case that Python writes, else text."""
     try:
         return json.loads(text.lower() if text in ("True", "False") else text)
     except ValueError:

@@ -270,10 +270,10 @@ def pulled_to_factors(
     return dict(zip(factors, pulled, strict=True))
 
 
-def decoded(synthetic: SyntheticSequences, rows: Tensor | None = None) -> dict[str, Tensor]:
+def decoded(synthetic: SyntheticSequences) -> dict[str, Tensor]:
     """Soft tokens and labels by name, as far as they are soft and there, formed."""
-    labels = synthetic.labels(rows)
+    labels = synthetic.labels()
     if synthetic.has_hard_tokens and labels is not None:
         return {"labels": labels}
-    tokens = {"tokens": synthetic.tokens(rows)}
+    tokens = {"tokens": synthetic.tokens()}
     return tokens if labels is None else tokens | {"labels": labels}

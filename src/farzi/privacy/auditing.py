@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from farzi.artifact import Artifact, check_split, recipe_number, recipe_student
+from farzi.artifact import (
+    Artifact,
+    check_split,
+    recipe_decay,
+    recipe_number,
+    recipe_rate,
+    recipe_student,
+)
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
 from farzi.errors import DataError, SettingsError
@@ -27,6 +34,7 @@ __all__ = ["Attack", "Audit", "AuditSettings", "area", "audit_artifact"]
 
 Progress = Callable[[int, int, str], None]
 
+REAL_RATE = 0.01  # AdamW's on real sequences, and where a recipe's is another optimiser's
 FALSE_ALARMS = 0.01  # share of held-out users who may be taken for training users
 
 
@@ -218,15 +226,13 @@ class _Training:
     progress: Progress | None
     done: int = 0
 
-    def losses(
-        self, batches: Batches, lr: float, max_steps: int, look: int, seed: int, pool: Sequences
-    ) -> Floats:
+    def losses(self, batches: Batches, how: TrainSettings, pool: Sequences) -> Floats:
         """Mean loss a token of every candidate under a model trained on `batches`."""
         self._say("training")
         trained = train(
             self.student,
             batches,
-            TrainSettings(lr=lr, max_steps=max_steps, eval_every=look, patience=6, seed=seed),
+            how,
             lambda params: validation_loss(self.student, params, self.validation),
             device=self.device,
         )
@@ -242,12 +248,18 @@ class _Training:
 
 def _losses_of_students(run: _Training, artifact: Artifact, pool: Sequences) -> Floats:
     batch_size = recipe_number(artifact, "batch_size", int)
-    lr = recipe_number(artifact, "lr", float)
+    how = TrainSettings(
+        lr=recipe_rate(artifact) or REAL_RATE,
+        weight_decay=recipe_decay(artifact),
+        max_steps=run.settings.max_steps,
+        eval_every=10,
+        patience=6,
+    )
     found = []
     for number in range(run.settings.students):
         seed = stream_seed(run.settings.seed, "audit student", number)
         batches = SyntheticBatches(artifact.synthetic, batch_size, seed)
-        found.append(run.losses(batches, lr, run.settings.max_steps, 10, seed, pool))
+        found.append(run.losses(batches, replace(how, seed=seed), pool))
     mean: Floats = np.mean(found, axis=0)
     return mean
 
@@ -266,7 +278,10 @@ def _losses_of_references(run: _Training, pool: Sequences) -> Floats:
         known = pool.take(np.flatnonzero(half))
         batches = RealBatches(known, run.student.context_length, min(64, len(known)), seed)
         look = batches.steps_per_epoch
-        losses = run.losses(batches, 0.01, 80 * look, look, seed, pool)
+        how = TrainSettings(
+            lr=REAL_RATE, max_steps=80 * look, eval_every=look, patience=6, seed=seed
+        )
+        losses = run.losses(batches, how, pool)
         found[number, ~half] = losses[~half]
     return found
 

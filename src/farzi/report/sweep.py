@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from farzi.data.files import write_text
 from farzi.errors import DataError
 from farzi.report import svg
 
@@ -81,9 +82,7 @@ def write_sweep(values: Mapping[str, Any], out: Path) -> Path:
     if view is None:
         raise DataError(f"{out}: there is no result to show yet.")
     page = page_environment().get_template("sweep_page.html.jinja").render(sweep=view)
-    draft = out.with_name(f".{out.name}")
-    draft.write_text(page, encoding="utf-8")
-    draft.rename(out)
+    write_text(out, page)
     return out
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from farzi.sweeps.space import Value
+from farzi.sweeps.space import Value, named_student
 
 __all__ = ["SweepResult", "Trial"]
 
@@ -97,8 +97,7 @@ class SweepResult:
             else:
                 settings[name] = value
         if own:
-            joint = "," if ":" in settings["student"] else ":"
-            settings["student"] += joint + ",".join(own)
+            settings["student"] = named_student(settings["student"], own)
         flags = [
             part
             for name, value in settings.items()

@@ -18,6 +18,7 @@ import torch
 
 from farzi.artifact import check_split, locate_artifact, read_artifact
 from farzi.data.arguments import HowRead
+from farzi.data.files import write_text
 from farzi.data.preparation import prepare
 from farzi.data.prepared import PreparedData
 from farzi.devices import choose_device
@@ -256,9 +257,7 @@ def _refuse_another(folder: Path, before: Any, record: dict[str, Any]) -> None:
 
 
 def _write(file: Path, values: Mapping[str, Any]) -> None:
-    draft = file.with_name(f".{file.name}")
-    draft.write_text(json.dumps(values, indent=1, default=str) + "\n", encoding="utf-8")
-    draft.rename(file)
+    write_text(file, json.dumps(values, indent=1, default=str) + "\n")
 
 
 class _Told:

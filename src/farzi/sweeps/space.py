@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from farzi.distill.parse import typed
 from farzi.errors import SettingsError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-__all__ = ["Axis", "Value", "parse_axes", "parse_axis", "parse_fixed"]
+__all__ = ["Axis", "Value", "named_student", "parse_axes", "parse_axis", "parse_fixed"]
 
 Value: TypeAlias = bool | int | float | str
 
@@ -77,14 +77,14 @@ def parse_axis(text: str) -> Axis:
     """
     name, values = _split(text, "--vary", _HOW)
     if ".." not in values:
-        several = tuple(typed(value) for value in re.split(r",(?![^:]*=)", values))
+        several = tuple(scalar(value) for value in re.split(r",(?![^:]*=)", values))
         if len(set(map(repr, several))) != len(several) or "" in several:
             raise SettingsError(f"--vary {text}: its values must differ, and none be empty.")
         return Axis(name, several, text=text)
     bounds, _, how = values.partition(":")
     if how not in ("", "log"):
         raise SettingsError(f"--vary {text}: after the range only :log can follow, got :{how}.")
-    low, _, high = (typed(bound) for bound in bounds.partition(".."))
+    low, _, high = (scalar(bound) for bound in bounds.partition(".."))
     if not (_is_number(low) and _is_number(high)):
         raise SettingsError(f"--vary {text}: both ends of a range must be numbers.")
     assert not isinstance(low, str)
@@ -118,17 +118,26 @@ def parse_fixed(texts: Iterable[str]) -> dict[str, Value]:
         SettingsError: one is of another form.
     """
     pairs = (_split(text, "--set", "NAME=VALUE") for text in texts)
-    return {name: typed(value) for name, value in pairs}
+    return {name: scalar(value) for name, value in pairs}
 
 
-def typed(text: str) -> Value:
+def scalar(text: str) -> Value:
     """A value as written: a number, true or false, else text."""
     text = text.strip()
-    try:
-        value = json.loads(text.lower() if text in ("True", "False") else text)
-    except ValueError:
-        return text
+    value = typed(text)
     return value if isinstance(value, bool | int | float) else text
+
+
+def named_student(student: str, own: Iterable[str]) -> str:
+    """A student's name with settings of its own, each `NAME=VALUE`.
+
+    Example:
+        >>> from farzi.sweeps.space import named_student
+        >>> named_student("rnn", ["cell=gru"]), named_student("rnn:cell=gru", ["width=8"])
+        ('rnn:cell=gru', 'rnn:cell=gru,width=8')
+    """
+    more = ",".join(own)
+    return f"{student}{',' if ':' in student else ':'}{more}" if more else student
 
 
 def _split(text: str, flag: str, how: str) -> tuple[str, str]:

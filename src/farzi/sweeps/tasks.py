@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import inspect
-import json
 import logging
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +22,8 @@ from farzi.distill.parse import layer_of, settings_for
 from farzi.distill.run import Plan, distill, plan_run
 from farzi.distill.stopping import ShouldStop, StopRequested, stop_if_asked
 from farzi.errors import FarziError, SettingsError
-from farzi.sweeps.space import Axis, Value
+from farzi.experiments.store import key_of
+from farzi.sweeps.space import Axis, Value, named_student
 
 __all__ = ["Distillations", "Outcome", "Students", "Task", "check"]
 
@@ -146,8 +145,7 @@ class Students:
         if own:
             if "student" not in given:
                 raise SettingsError("student.NAME needs `student` among the settings.")
-            joint = "," if ":" in given["student"] else ":"
-            given["student"] += joint + ",".join(own)
+            given["student"] = named_student(given["student"], own)
         if self.source is not None:
             given["on"] = self.data
         source = self.data if self.source is None else self.source
@@ -199,7 +197,8 @@ class Distillations:
     def run(self, values: Mapping[str, Value], say: Say, should_stop: ShouldStop) -> Outcome:
         """Distil, or go on with a run of the same values that was cut off."""
         plan = self._plan(values)
-        folder = self.folder / "runs" / _short_hash([dict(values), torch.get_num_threads()])
+        place = key_of({"values": dict(values), "threads": torch.get_num_threads()})
+        folder = self.folder / "runs" / place
 
         def report(stage: str, done: int, total: int, note: str) -> None:
             say(f"{stage} {done}/{total}" + (f", {note}" if note else ""))
@@ -236,17 +235,17 @@ class Distillations:
         """The folder of the teachers that the run shares with others like it."""
         if not plan.settings.needs_teachers:
             return None
-        own = plan.settings.as_dict()["teachers"]
-        name = _short_hash([own, dict(plan.teacher.settings()), plan.settings.seed])
+        name = key_of(
+            {
+                "teachers": plan.settings.as_dict()["teachers"],
+                "student": dict(plan.teacher.settings()),
+                "seed": plan.settings.seed,
+            }
+        )
         folder = self.folder / "teachers" / name
         with flock(folder.with_suffix(".lock")):
             plan.train_teachers(folder, device=self.device, report=report, should_stop=should_stop)
         return folder
-
-
-def _short_hash(values: Any) -> str:
-    text = json.dumps(values, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 # --------------------------------------------------------------------------------------- helpers

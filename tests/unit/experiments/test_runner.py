@@ -23,11 +23,12 @@ from farzi.experiments.results import headline_metrics
 from farzi.experiments.runner import Places, plan_cells, run_experiment
 from farzi.experiments.specification import SearchSettings, read_experiment
 from farzi.experiments.tables import ranking_grid
-from toy import write_log
+from toy import SMALL_EXPERIMENT, write_log
 
 ROOT = Path(__file__).resolve().parents[3]
 HEADLINE = headline_metrics("recommend")
-TOY = """
+TOY = (
+    """
 source = "{log}"
 about = "a toy"
 splits = [0, 1]
@@ -38,35 +39,12 @@ rows = ["full", "random", "random-soft", "start", "farzi", "most-popular"]
 [read]
 task = "recommend"
 
-[distill]
-latent_dim = 4
-student.name = "sasrec"
-student.width = 8
-teachers.num_runs = 1
-teachers.max_epochs = 4
-outer.steps = 2
-outer.batch_size = 8
-outer.num_students = 2
-outer.students_per_step = 1
-outer.validate_every = 2
-outer.validation_seeds = 1
-inner.steps = 8
-inner.window = 4
-inner.batch_size = 3
-
 [variants.start]
 outer.steps = 0
 
-[compare]
-lrs = [0.05]
-batches = [8]
-decays = [0.0]
-dropouts = [0.0]
-smoothings = [0.0]
-patience = 2
-max_steps = 30
-max_epochs = 5
 """
+    + SMALL_EXPERIMENT
+)
 
 
 @pytest.fixture
