@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -30,12 +30,15 @@ __all__ = [
     "Batches",
     "Look",
     "RealBatches",
+    "Schedule",
     "SyntheticBatches",
     "TrainSettings",
     "Trained",
     "real_batch",
     "train",
 ]
+
+Schedule = Literal["constant", "linear"]
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,7 @@ class TrainSettings:
         betas: Adam's decays of the first and the second moment, each in [0, 1).
         smoothing: label smoothing, in [0, 1).
         seed: of the first weights and of dropout.
+        schedule: `constant`, or `linear`: the step size falls to nothing at `max_steps`.
 
     Raises:
         ValueError: a value is out of range.
@@ -224,8 +228,11 @@ class TrainSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     smoothing: float = 0.0
     seed: int = 0
+    schedule: Schedule = "constant"
 
     def __post_init__(self) -> None:
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(f"`schedule` must be constant or linear, got {self.schedule!r}.")
         for name in ("max_steps", "eval_every", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be an int >= 1, got {getattr(self, name)}.")
@@ -351,6 +358,8 @@ def train(
     for step in range(1, settings.max_steps + 1):
         batch = batches(step - 1).to(device)
         optimizer.zero_grad()
+        if settings.schedule == "linear":
+            optimizer.param_groups[0]["lr"] = settings.lr * (1 - (step - 1) / settings.max_steps)
         loss = sequence_loss(
             student,
             params,

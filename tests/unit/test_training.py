@@ -331,7 +331,9 @@ def test_settings_at_the_edge_are_taken():
     edge = TrainSettings(max_steps=1, eval_every=1, patience=1, smoothing=0.0, look_growth=0.0)
     assert (edge.lr, edge.max_steps, edge.weight_decay) == (0.02, 1, 0.0)
     defaults = TrainSettings()
-    assert defaults == TrainSettings(0.02, 400, None, 10, 0.0, None, 5, 0.0, (0.9, 0.999), 0.0, 0)
+    assert defaults == TrainSettings(
+        0.02, 400, None, 10, 0.0, None, 5, 0.0, (0.9, 0.999), 0.0, 0, "constant"
+    )
 
 
 # ------------------------------------------------------------------------------------ batches

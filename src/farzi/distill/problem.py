@@ -111,6 +111,11 @@ class Problem:
             return ()
         return tuple(self.on_device(params) for params in self.omega.teachers())
 
+    @property
+    def teacher(self) -> Student:
+        """Architecture of the teachers, without dropout."""
+        return self.student if self.omega is None else self.omega.student(self.student)
+
     def on_device(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights on the device, of the sequences' dtype."""
         decoder = self.start.decoder

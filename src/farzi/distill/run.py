@@ -39,13 +39,13 @@ from farzi.distill.objectives import Objective
 from farzi.distill.settings import DistillSettings, StudentSettings, named
 from farzi.distill.starts import Start, StartInputs
 from farzi.distill.stopping import ShouldStop, StopRequested, never, stop_if_asked
-from farzi.distill.teachers import Omega, teacher_runs, train_runs
+from farzi.distill.teachers import Omega, same_kind, teacher_runs, train_runs
 from farzi.distill.world import ALONE, World
 from farzi.errors import SettingsError
 from farzi.evaluation import rounded, sequences_of
 from farzi.metagrad import Adjoint, Optimizer, metagradient
 from farzi.metagrad.paper_rule import paper_rule
-from farzi.models import STUDENTS, Student, with_dropout
+from farzi.models import STUDENTS, Student
 from farzi.native import kernels_for
 from farzi.seeding import stream
 from farzi.synthetic import SyntheticSequences
@@ -91,7 +91,7 @@ class Plan:
         data: the prepared source.
         settings: every setting, presets included.
         student: the inner students.
-        teacher: the same with dropout, for real data.
+        teacher: what is trained on real data: the same with dropout, or another.
         inputs: what the start reads; teachers are missing yet.
         warnings: what a reader of the result should know, a line each.
     """
@@ -248,7 +248,7 @@ def plan_run(
             raise SettingsError(f"`student` {what}")
     if chosen.inner.compiled and (reason := getattr(built, "not_compiled", None)):
         raise SettingsError(f"`inner.compiled` must be false for this student: {reason}.")
-    teacher = with_dropout(built, chosen.teachers.dropout)
+    teacher = chosen.teachers.build(built)
     if value is None and built.settings()["name"] in STUDENTS:  # every size is known now
         chosen = replace(chosen, student=StudentSettings.of(built))
     inputs = StartInputs(
@@ -264,6 +264,7 @@ def plan_run(
     )
     warnings = (*chosen.start.check(inputs), *_larger_than_the_data(data, chosen))
     _check_adjoint(chosen)
+    _check_weights(chosen, built, teacher)
     return Plan(data, chosen, built, teacher, inputs, warnings)
 
 
@@ -279,6 +280,17 @@ def _larger_than_the_data(data: PreparedData, settings: DistillSettings) -> tupl
         f"stands for {events / 1e3:,.0f} kB: it saves steps, not bytes (--size and --latent-dim "
         "make it smaller)",
     )
+
+
+def _check_weights(settings: DistillSettings, student: Student, teacher: Student) -> None:
+    """Refuse students that begin from the weights of teachers of another kind."""
+    begins = getattr(settings.objective, "begins_from_teachers", False)
+    if begins and not same_kind(student.settings(), teacher.settings()):
+        raise SettingsError(
+            f"`teachers.student` must be empty where students begin from teachers' weights, as "
+            f"with the objective {settings.as_dict()['objective']['name']}, "
+            f"got {settings.teachers.student!r}."
+        )
 
 
 def _check_adjoint(settings: DistillSettings) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -20,16 +20,24 @@ from safetensors import safe_open
 from torch import Tensor
 
 from farzi.data.sequences import Sequences
-from farzi.distill.ranges import above_zero, refuse, share
+from farzi.distill.ranges import Mistake, above_zero, refuse, share
 from farzi.distill.sealed import load_sealed, save_sealed, write_text
 from farzi.distill.stopping import ShouldStop, WatchedBatches, never, stop_if_asked
-from farzi.errors import DataError
+from farzi.errors import DataError, SettingsError
 from farzi.evaluation import validation_loss
-from farzi.models import Params, Student, hidden_states
+from farzi.models import (
+    STUDENTS,
+    Params,
+    Student,
+    build_student,
+    hidden_states,
+    student_from,
+    with_dropout,
+)
 from farzi.seeding import stream_seed
-from farzi.training import RealBatches, TrainSettings, train
+from farzi.training import RealBatches, Schedule, TrainSettings, train
 
-__all__ = ["Omega", "TeacherSettings", "mean_logits", "teacher_runs"]
+__all__ = ["Omega", "TeacherSettings", "mean_logits", "same_kind", "teacher_runs"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,11 @@ class TeacherSettings:
         patience: epochs without improvement after which it stops.
         dropout: of the teachers, where the student has dropout.
         smoothing: label smoothing.
+        schedule: `constant`, or `linear`: the step size falls to nothing at the last epoch that
+            `max_epochs` allows.
+        student: their architecture by name and sizes, such as `sasrec:conv_size=4`; empty: the
+            inner students'. Their predictions serve any student; their weights, where students
+            begin from them, only their own kind.
     """
 
     num_runs: int = 4
@@ -53,12 +66,37 @@ class TeacherSettings:
     patience: int = 5
     dropout: float = 0.2
     smoothing: float = 0.1
+    schedule: Schedule = "constant"
+    student: str = ""
 
     def __post_init__(self) -> None:
-        refuse(
-            above_zero(self, "num_runs", "lr", "batch_size", "max_epochs", "patience")
-            + share(self, "dropout", "smoothing")
-        )
+        mistakes = above_zero(self, "num_runs", "lr", "batch_size", "max_epochs", "patience")
+        mistakes += share(self, "dropout", "smoothing")
+        if self.schedule not in get_args(Schedule):
+            what = f"must be {' or '.join(get_args(Schedule))}"
+            mistakes.append(Mistake("schedule", self.schedule, what))
+        refuse(mistakes)
+
+    def build(self, student: Student) -> Student:
+        """The teachers of a student, with their dropout.
+
+        Args:
+            student: what the teachers teach: their architecture where none is named, and their
+                vocabulary and context.
+
+        Raises:
+            SettingsError: `student` names none of farzi's own, or a size that it cannot have.
+        """
+        if not self.student:
+            return with_dropout(student, self.dropout)
+        if self.student.partition(":")[0] not in STUDENTS:
+            known = ", ".join(STUDENTS)
+            raise SettingsError(
+                f"`teachers.student` must be one of {known}, with sizes where asked for, such as "
+                f"sasrec:conv_size=4, got {self.student!r}."
+            )
+        sizes = {"num_tokens": student.num_tokens, "context_length": student.context_length}
+        return with_dropout(student_from(self.student, {"width": 32, **sizes}), self.dropout)
 
 
 @dataclass(frozen=True)
@@ -69,11 +107,24 @@ class Omega:
         folder: where they are.
         best: (run, epoch) with the lowest validation loss.
         losses: validation loss of every epoch, by run.
+        settings: of the models, as `Student.settings` gives them; empty in runs of before they were
+            kept.
     """
 
     folder: Path
     best: tuple[int, int]
     losses: tuple[tuple[float, ...], ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def student(self, own: Student) -> Student:
+        """The architecture of the runs, without dropout.
+
+        Args:
+            own: the inner students, which it is unless the runs say otherwise.
+        """
+        if not self.settings or same_kind(self.settings, own.settings()):
+            return own
+        return with_dropout(build_student(self.settings), 0.0)
 
     def weights(self, run: int, epoch: int) -> dict[str, Tensor]:
         """Weights after `epoch` epochs (from 1) of a run."""
@@ -123,7 +174,15 @@ class Omega:
                 _check_epochs(file, tensors, len(curve))
             elif not file.is_file():
                 raise DataError(f"{file}: is missing.")
-        return cls(folder, (best[0], best[1]), tuple(tuple(curve) for curve in losses))
+        settings = _field(record, values, "student", lambda x: isinstance(x, dict), default={})
+        curves = tuple(tuple(curve) for curve in losses)
+        return cls(folder, (best[0], best[1]), curves, settings)
+
+
+def same_kind(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether settings of two students agree in all but dropout."""
+    names = set(one) | set(other)
+    return all(one.get(name) == other.get(name) for name in names - {"dropout"})
 
 
 def _field(
@@ -204,9 +263,10 @@ def teacher_runs(
     )
     best_run = min(range(len(curves)), key=lambda run: min(curves[run]))
     best = (best_run, 1 + curves[best_run].index(min(curves[best_run])))
-    record = {"best": best, "losses": curves, "sealed": True}
+    kind = dict(student.settings())
+    record = {"best": best, "losses": curves, "sealed": True, "student": kind}
     write_text(folder / "omega.json", json.dumps(record))
-    return Omega(folder, best, tuple(tuple(curve) for curve in curves))
+    return Omega(folder, best, tuple(tuple(curve) for curve in curves), kind)
 
 
 def train_runs(
@@ -262,6 +322,7 @@ def train_runs(
                     eval_every=batches.steps_per_epoch,
                     patience=settings.patience,
                     smoothing=settings.smoothing,
+                    schedule=settings.schedule,
                     seed=stream_seed(seed, "teacher", run),
                 ),
                 lambda params: validation_loss(student, params, validation_sequences),

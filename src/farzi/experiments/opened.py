@@ -82,8 +82,9 @@ def open_split(
     settings = recipe_student(artifact)
     own = same_student(settings, student)
     teachers: tuple[Params, ...] = ()
+    teacher = None
     if any("teachers" in load_row(name).needs for name in tuple(rows) or ROWS):
-        teachers = _teachers(folder, data, own)
+        teachers, teacher = _teachers(folder, data, own)
     return Split(
         data,
         settings,
@@ -95,6 +96,7 @@ def open_split(
         },
         teachers,
         own=own,
+        teacher=teacher,
     )
 
 
@@ -103,11 +105,11 @@ def kept_runs(folder: Path) -> Path | None:
     return folder / "compared" if (folder / "settings.json").is_file() else None
 
 
-def _teachers(folder: Path, data: PreparedData, own: Student) -> tuple[Params, ...]:
-    """Weights of the run's teachers, or of some that are trained now."""
+def _teachers(folder: Path, data: PreparedData, own: Student) -> tuple[tuple[Params, ...], Student]:
+    """Weights of the run's teachers, or of some that are trained now, and their architecture."""
     omega = Omega.load(folder / "teachers")
     if omega is not None:
-        return omega.teachers()
+        return omega.teachers(), omega.student(own)
     _log.info("no teachers in the run folder: training some for the soft rows")
     settings = TeacherSettings()
     with tempfile.TemporaryDirectory() as scratch:
@@ -118,4 +120,4 @@ def _teachers(folder: Path, data: PreparedData, own: Student) -> tuple[Params, .
             settings,
             Path(scratch),
         )
-        return trained.teachers()
+        return trained.teachers(), own

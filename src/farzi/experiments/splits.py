@@ -30,6 +30,7 @@ class Split:
         distilled: distilled sequences by the name of their row.
         teachers: weights of the teachers that soft labels come from; where there are none, the rows
             that need them cannot be built.
+        teacher: their architecture; None: the students'.
         keys: what made the teachers (`teachers`) and the distilled sequences (by name), where that
             says more than their values: results are kept by it.
         own: the student itself, where it is one of the user's own, which no settings build.
@@ -43,6 +44,7 @@ class Split:
     teachers: tuple[Params, ...] = ()
     keys: Mapping[str, str] = field(default_factory=dict)
     own: Student | None = None
+    teacher: Student | None = None
 
     def identity(self) -> dict[str, Any]:
         """What every result on the split depends on, as JSON values."""
@@ -94,6 +96,10 @@ class Split:
     def build_student(self, dropout: float = 0.0) -> Student:
         """A student with this dropout rate."""
         return with_dropout(self.own or build_student(self.student), dropout)
+
+    def build_teacher(self) -> Student:
+        """The teachers' architecture, without dropout."""
+        return self.teacher or self.build_student()
 
 
 def check_one_protocol(splits: Sequence[Split]) -> None:

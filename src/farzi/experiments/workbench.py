@@ -35,6 +35,16 @@ __all__ = ["Workbench"]
 
 Tell = Callable[[str], None]
 
+LATER = {"schedule": "constant", "student": ""}
+"""Settings of teachers younger than some kept cells; they change a name where they differ."""
+
+
+def _asked_for(teachers: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in teachers.items() if LATER.get(name, _NOTHING) != value}
+
+
+_NOTHING = object()
+
 
 @functools.lru_cache(maxsize=2)
 def _prepared(source: str, read: tuple[tuple[str, Any], ...], split_seed: int) -> PreparedData:
@@ -103,7 +113,7 @@ class Workbench:
             "code": f"format {RESULT_FORMAT}",
             **self._source(),
             "student": dict(plan.teacher.settings()),
-            "teachers": values["teachers"],
+            "teachers": _asked_for(values["teachers"]),
             "validation_size": values["outer"]["validation_size"],
             "seed": values["seed"],
         }
@@ -111,12 +121,14 @@ class Workbench:
     def distill_identity(self, name: str) -> dict[str, Any]:
         """All that distilled sequences depend on."""
         plan = self.plans[name]
+        settings = plan.settings.as_dict()
+        settings["teachers"] = _asked_for(settings["teachers"])
         return {
             "kind": "distill",
             "row": name,
             "code": f"format {RESULT_FORMAT}",
             **self._source(),
-            "settings": plan.settings.as_dict(),
+            "settings": settings,
         }
 
     def _source(self) -> dict[str, Any]:
@@ -178,6 +190,7 @@ class Workbench:
             self._omega().teachers() if "teachers" in needs else (),
             self.keys,
             own=None if settings["name"] in STUDENTS else student,
+            teacher=self._omega().student(student) if "teachers" in needs else None,
         )
         return Cells(split, self.experiment.compare, self.store, Store(self.runs / "tries"))
 

@@ -17,6 +17,9 @@ class Objective(Protocol):
         name: what settings and the command line call it.
         goes_on: whether a student trains on after its window, so that the pool holds students of
             every age; else each window has a student of its own.
+
+    One whose students have weights of teachers also has `begins_from_teachers = True`, so that
+    teachers of another architecture are refused.
     """
 
     name: ClassVar[str]

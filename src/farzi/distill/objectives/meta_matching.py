@@ -55,6 +55,11 @@ class MetaMatching:
         """Whether it reads models that were trained on real data."""
         return self.targets == "teacher" or self.from_teachers > 0
 
+    @property
+    def begins_from_teachers(self) -> bool:
+        """Whether students have weights of teachers, which must then be of their kind."""
+        return self.from_teachers > 0
+
     def begin(self, problem: Problem, seed: int) -> Member:
         """A student with fresh weights, or with a teacher's early ones."""
         generator = stream(problem.seed, "start weights", seed)
@@ -67,12 +72,17 @@ class MetaMatching:
     ) -> Window:
         """The real loss after a window of inner steps, and its meta-gradient."""
         teachers = problem.teachers if self.targets == "teacher" else ()
-        outer_loss = real_loss(problem.student, problem.real_batch(number), teachers)
+        outer_loss = real_loss(
+            problem.student, problem.real_batch(number), teachers, problem.teacher
+        )
         return problem.differentiate(member, synthetic, outer_loss)
 
 
 def real_loss(
-    student: Student, batch: Batch, teachers: Sequence[Params] = ()
+    student: Student,
+    batch: Batch,
+    teachers: Sequence[Params] = (),
+    teacher: Student | None = None,
 ) -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]:
     """A student's loss on real sequences, as an outer loss (params, meta) -> scalar.
 
@@ -82,10 +92,11 @@ def real_loss(
         teachers: weights of models trained on real data. Where there are any, their mean prediction
             is the target instead of the next token: it says how likely every token was, so the
             gradient is less of a lottery, and it is what generalises of the data.
+        teacher: their architecture; None: the student's.
     """
     if teachers:
         inputs = batch.formed[:, :-1]
-        hidden, table = mean_logits(student, teachers, inputs)
+        hidden, table = mean_logits(teacher or student, teachers, inputs)
         labels = (hidden @ table.T).softmax(-1)
         batch = Batch(inputs, labels, None if batch.mask is None else batch.mask[:, 1:])
 

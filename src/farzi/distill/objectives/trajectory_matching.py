@@ -40,6 +40,7 @@ class TrajectoryMatching:
 
     name: ClassVar[str] = "trajectory_matching"
     goes_on: ClassVar[bool] = False
+    begins_from_teachers: ClassVar[bool] = True
 
     epochs: int = 2
     last_start: int = 3

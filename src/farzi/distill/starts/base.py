@@ -33,7 +33,7 @@ class StartInputs:
     Args:
         data: the prepared source; its training part and its vocabulary only.
         train_sequences: its training sequences.
-        student: architecture of the inner students and of the teachers.
+        student: architecture of the inner students.
         num_sequences: synthetic sequences S.
         length: their length L.
         latent_dim: rank K.
@@ -71,6 +71,11 @@ class StartInputs:
         if self.omega is None:
             raise DataError("this start needs teacher runs, and there are none.")
         return self.omega.teachers()
+
+    @property
+    def teacher(self) -> Student:
+        """Architecture of the teachers, without dropout."""
+        return self.student if self.omega is None else self.omega.student(self.student)
 
     def rows(self, how: StartRows = "auto") -> Rows:
         """Real rows of training users.

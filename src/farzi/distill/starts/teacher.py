@@ -52,7 +52,7 @@ class TeacherStart:
         """Real rows of training users, labelled by the teachers."""
         teachers = inputs.teachers
         start = teacher_start(
-            inputs.student,
+            inputs.teacher,
             teachers,
             inputs.rows(self.rows),
             inputs.latent_dim,

@@ -56,12 +56,12 @@ def k_centres(points: Tensor, num: int) -> Tensor:
 @torch.no_grad()
 def _places(real: Sequences, split: Split, batch_size: int = 256) -> Tensor:
     """The mean of the teachers' hidden states along the end of each sequence (N, n W)."""
-    student = split.build_student()
+    teacher = split.build_teacher()
     means = []
     for start in range(0, len(real), batch_size):
         rows = np.arange(start, min(start + batch_size, len(real)))
         padded, mask = real.padded(rows, split.context_length)
-        hidden, _ = mean_logits(student, split.teachers, torch.from_numpy(padded))
+        hidden, _ = mean_logits(teacher, split.teachers, torch.from_numpy(padded))
         weight = torch.from_numpy(mask)[..., None]
         means.append((hidden * weight).sum(1) / weight.sum(1))
     return torch.cat(means)

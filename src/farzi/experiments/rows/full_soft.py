@@ -37,7 +37,7 @@ class _Labelled:
         if batch.mask is None:
             raise TypeError("batches of real sequences have a mask.")
         tokens = batch.formed[:, :-1]
-        hidden, table = mean_logits(self.split.build_student(), self.split.teachers, tokens)
+        hidden, table = mean_logits(self.split.build_teacher(), self.split.teachers, tokens)
         return Batch(tokens, (hidden @ table.T).softmax(-1), batch.mask[:, 1:])
 
 

@@ -57,7 +57,7 @@ def soft(sequences: Sequences, split: Split) -> Sample:
     """These sequences with labels: as many positions as a student reads, and one target more."""
     padded, mask = sequences.padded(np.arange(len(sequences)), split.context_length + 1)
     tokens = torch.from_numpy(padded)[:, :-1]
-    hidden, table = mean_logits(split.build_student(), split.teachers, tokens)
+    hidden, table = mean_logits(split.build_teacher(), split.teachers, tokens)
     lengths = torch.from_numpy(mask.sum(1)) - 1
 
     def batches(batch_size: int, seed: int) -> Batches:
@@ -74,7 +74,7 @@ def hard_size(sequences: Sequences) -> Size:
 def soft_size(sequences: Sequences, split: Split) -> Size:
     """The same with labels at full rank: the teachers' hidden states and embeddings."""
     size = hard_size(sequences)
-    student = split.build_student()
-    width = sum(student.head(params).table.shape[1] for params in split.teachers)
+    teacher = split.build_teacher()
+    width = sum(teacher.head(params).table.shape[1] for params in split.teachers)
     labels = 4 * width * (size.tokens - size.sequences + split.data.vocabulary.size)
     return replace(size, num_bytes=size.num_bytes + labels)

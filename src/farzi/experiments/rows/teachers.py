@@ -93,7 +93,7 @@ class Ensemble:
 
 
 def _build(split: Split, draw: int, seed: int) -> Fixed:
-    ensemble = Ensemble(split.build_student(), len(split.teachers))
+    ensemble = Ensemble(split.build_teacher(), len(split.teachers))
     params = ensemble.joined(split.teachers)
     num_bytes = sum(value.numel() * value.element_size() for value in params.values())
 
