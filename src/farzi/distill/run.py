@@ -270,8 +270,12 @@ def plan_run(
 
 def _larger_than_the_data(data: PreparedData, settings: DistillSettings) -> tuple[str, ...]:
     """A warning where the factors take more bytes than the events, as small as they are stored."""
-    positions = settings.num_sequences * settings.length * (2 if settings.labels else 1)
-    factors = 2 * settings.latent_dim * (positions + data.vocabulary.size)
+    tokens = settings.num_sequences * settings.length
+    rank = settings.latent_dim
+    ids = getattr(settings.start, "tokens", "soft") == "ids"
+    positions = tokens * (2 if settings.labels and not ids else 1)
+    width = {"int8": 1, "float32": 4}.get(settings.dtype, 2)
+    factors = width * rank * (positions + data.vocabulary.size) + (4 * tokens if ids else 0)
     events = 4 * data.train.num_tokens
     if factors <= events:
         return ()
@@ -597,6 +601,9 @@ def make_artifact(plan: Plan, state: DistillState, now: Mapping[str, Any]) -> Ar
     hyper = inner.optimizer.hyper
     tokens = {} if best.has_hard_tokens else {"latent": best.latent}
     labels = {} if best.label_latent is None else {"label_latent": best.label_latent.contiguous()}
+    dtype = settings.dtype
+    if dtype == "auto":
+        dtype = smallest_dtype({"decoder": best.decoder, **tokens, **labels})
     return Artifact(
         latent=best.latent.contiguous(),
         decoder=best.decoder.contiguous(),
@@ -630,7 +637,7 @@ def make_artifact(plan: Plan, state: DistillState, now: Mapping[str, Any]) -> Ar
         scores={
             "validation": rounded({"start_loss": state.start_loss, "fresh_loss": state.best_loss}),
         },
-        dtype=smallest_dtype({"decoder": best.decoder, **tokens, **labels}),
+        dtype=dtype,
     )
 
 

@@ -70,6 +70,8 @@ CHOICES: Mapping[str, Kinds[Any]] = {
 
 Rule = Literal["exact", "paper"]
 
+StoredAs = Literal["auto", "float16", "float32", "int8"]
+
 FROM_DATA = ("num_tokens", "context_length", "dropout")
 """Settings of a student that are none of its own: from data, sequences and the teachers."""
 
@@ -280,6 +282,8 @@ class DistillSettings:
         inner: training on the synthetic sequences.
         routine: how that training is chosen on the start.
         outer: the outer loop.
+        dtype: how the artifact stores the factors: `float16`, `float32`, `int8` (a scale a row); or
+            `auto`: float16 where it holds them.
         seed: of everything drawn.
 
     Raises:
@@ -304,13 +308,16 @@ class DistillSettings:
     inner: InnerSettings = field(default_factory=InnerSettings)
     routine: RoutineSettings = field(default_factory=RoutineSettings)
     outer: OuterSettings = field(default_factory=OuterSettings)
+    dtype: StoredAs = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        refuse(
-            above_zero(self, "num_sequences", "length", "latent_dim", "temperature")
-            + not_below_zero(self, "seed")
-        )
+        mistakes = above_zero(self, "num_sequences", "length", "latent_dim", "temperature")
+        mistakes += not_below_zero(self, "seed")
+        if self.dtype not in get_args(StoredAs):
+            what = f"must be {', '.join(get_args(StoredAs)[:-1])} or {get_args(StoredAs)[-1]}"
+            mistakes.append(Mistake("dtype", self.dtype, what))
+        refuse(mistakes)
 
     @property
     def context_length(self) -> int:

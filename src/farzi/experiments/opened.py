@@ -97,6 +97,10 @@ def open_split(
         teachers,
         own=own,
         teacher=teacher,
+        num_bytes={
+            **{name: distilled.num_bytes for name, distilled in also.items()},
+            "farzi": artifact.num_bytes,
+        },
     )
 
 

@@ -31,6 +31,8 @@ class Split:
         teachers: weights of the teachers that soft labels come from; where there are none, the rows
             that need them cannot be built.
         teacher: their architecture; None: the students'.
+        num_bytes: bytes that distilled sequences take as they are stored, by name; where nothing is
+            said, their factors in float32.
         keys: what made the teachers (`teachers`) and the distilled sequences (by name), where that
             says more than their values: results are kept by it.
         own: the student itself, where it is one of the user's own, which no settings build.
@@ -45,6 +47,7 @@ class Split:
     keys: Mapping[str, str] = field(default_factory=dict)
     own: Student | None = None
     teacher: Student | None = None
+    num_bytes: Mapping[str, int] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """What every result on the split depends on, as JSON values."""

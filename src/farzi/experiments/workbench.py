@@ -123,6 +123,8 @@ class Workbench:
         plan = self.plans[name]
         settings = plan.settings.as_dict()
         settings["teachers"] = _asked_for(settings["teachers"])
+        if settings["dtype"] == "auto":
+            del settings["dtype"]
         return {
             "kind": "distill",
             "row": name,
@@ -176,9 +178,10 @@ class Workbench:
                 student.
             needs: `teachers`, `distilled`; without them cells can be looked up, not made.
         """
-        few = {}
+        few, num_bytes = {}, {}
         if "distilled" in needs:
-            few = {name: read_artifact(self.run_folder(name) / "artifact").synthetic}
+            artifact = read_artifact(self.run_folder(name) / "artifact")
+            few, num_bytes = {name: artifact.synthetic}, {name: artifact.num_bytes}
         student = self.plans.get(name, self._main).student
         settings = dict(student.settings())
         split = Split(
@@ -191,6 +194,7 @@ class Workbench:
             self.keys,
             own=None if settings["name"] in STUDENTS else student,
             teacher=self._omega().student(student) if "teachers" in needs else None,
+            num_bytes=num_bytes,
         )
         return Cells(split, self.experiment.compare, self.store, Store(self.runs / "tries"))
 
@@ -249,7 +253,7 @@ class Workbench:
             teachers=None if own else self.teachers_folder(),
             report=lambda stage, done, total, note: tell(f"{stage} {done} of {total}, {note}"),
         )
-        few = read_artifact(folder / "artifact").synthetic
+        artifact = read_artifact(folder / "artifact")
         self.store.put(
             self.distill_identity(name),
             {
@@ -261,8 +265,8 @@ class Workbench:
                 "best_step": outcome.best_step,
                 "outer_steps": outcome.outer_steps,
                 "stopped": outcome.stopped,
-                "bytes": few.num_bytes,
-                "sequences": few.num_sequences,
+                "bytes": artifact.num_bytes,
+                "sequences": artifact.num_sequences,
             },
         )
 

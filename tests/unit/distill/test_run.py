@@ -11,6 +11,8 @@ import torch
 from farzi.artifact import read_artifact
 from farzi.distill import distill
 from farzi.errors import RunLockedError, SettingsError
+from farzi.experiments.opened import open_split
+from farzi.experiments.rows import load_row
 from toy import SMALL, toy_data, write_log
 
 
@@ -132,3 +134,22 @@ def test_two_processes_do_not_share_a_run(tmp_path):
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(SettingsError):
         SMALL.with_values(wrong)
+
+
+@pytest.mark.parametrize(("dtype", "stored"), [("auto", "float16"), ("int8", "int8")])
+def test_the_artifact_is_stored_as_asked_and_a_row_has_its_bytes(tmp_path, dtype, stored):
+    data = toy_data(tmp_path)
+    settings = SMALL.with_values({"dtype": dtype, "outer.steps": 0})
+    outcome = distill(data, tmp_path / "run", settings)
+    artifact = read_artifact(outcome.artifact)
+    assert artifact.dtype == stored
+    split = open_split(tmp_path / "run", data, rows=["farzi"])
+    size = load_row("farzi").build(split, 0, 0).size
+    assert size.num_bytes == artifact.num_bytes
+    on_disk = sum(file.stat().st_size for file in outcome.artifact.glob("*.safetensors"))
+    assert size.num_bytes < on_disk < size.num_bytes + 2000  # names and shapes stand beside them
+
+
+def test_an_unknown_dtype_is_refused():
+    with pytest.raises(SettingsError, match="`dtype` must be auto, float16, float32 or int8"):
+        SMALL.with_values({"dtype": "int4"})

@@ -14,8 +14,9 @@ def distilled(name: str) -> Row:
 
     def build(split: Split, draw: int, seed: int) -> Sample:
         few = split.distilled[name]
+        num_bytes = split.num_bytes.get(name, few.num_bytes)
         return Sample(
-            Size(few.num_sequences, few.num_sequences * few.length, few.num_bytes),
+            Size(few.num_sequences, few.num_sequences * few.length, num_bytes),
             lambda batch_size, order: SyntheticBatches(few, batch_size, order),
         )
 

@@ -72,9 +72,9 @@ def hard_size(sequences: Sequences) -> Size:
 
 
 def soft_size(sequences: Sequences, split: Split) -> Size:
-    """The same with labels at full rank: the teachers' hidden states and embeddings."""
+    """The same with labels at full rank: the teachers' hidden states and embeddings, in float16."""
     size = hard_size(sequences)
     teacher = split.build_teacher()
     width = sum(teacher.head(params).table.shape[1] for params in split.teachers)
-    labels = 4 * width * (size.tokens - size.sequences + split.data.vocabulary.size)
+    labels = 2 * width * (size.tokens - size.sequences + split.data.vocabulary.size)
     return replace(size, num_bytes=size.num_bytes + labels)
