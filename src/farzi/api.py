@@ -38,6 +38,7 @@ from farzi.artifact import (
 )
 from farzi.artifact.checks import short
 from farzi.data.arguments import HowRead
+from farzi.data.identity import tokens_of
 from farzi.data.preparation import prepare
 from farzi.data.prepared import PreparedData
 from farzi.data.sources import Origin
@@ -498,6 +499,9 @@ def evaluate(
             f"{remembered.by}: trained on other users than {data.name}'s split {data.split_seed} "
             "holds for training, so its scores would not be of held-out users."
         )
+    was, now = tokens_of(remembered.source.get("protocol") or {}), data.identity.tokens
+    if was and now and was != now:
+        raise ArtifactError(f"{remembered.by}: trained on tokens {short(was)}, not {short(now)}.")
     chosen, _ = choose_device(device)
     params = {name: value.detach().to(chosen) for name, value in module.params.items()}
     scores = score(module.student, params, data, part)

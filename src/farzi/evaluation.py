@@ -18,13 +18,13 @@ from torch import Tensor
 from farzi import metrics
 from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
+from farzi.data.vocabulary import end_of_sentence
 from farzi.data.windows import Windows, windows_over
 from farzi.errors import DataError, NonFiniteError
 from farzi.models import Params, Student, hidden_states, logits
 from farzi.models.fused.soft_head import embed
 
 __all__ = [
-    "EOS",
     "Scores",
     "evaluate",
     "most_popular",
@@ -33,7 +33,6 @@ __all__ = [
     "validation_loss",
 ]
 
-EOS = "<eos>"
 Part = Literal["train", "validation", "test"]
 
 
@@ -46,7 +45,7 @@ def sequences_of(data: PreparedData, part: Part) -> Sequences:
     sequences: Sequences = getattr(data, part)
     if data.task == "recommend":
         return sequences
-    (eos,) = data.vocabulary.encode([EOS])
+    (eos,) = data.vocabulary.encode([end_of_sentence(data.vocabulary, data.protocol)])
     return Sequences.from_lists(
         [np.concatenate([np.array([eos], np.int32), sentence]) for sentence in sequences]
     )

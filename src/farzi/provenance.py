@@ -20,9 +20,10 @@ from farzi.artifact import locate_artifact, read_artifact
 from farzi.artifact.checks import short
 from farzi.data import SOURCES
 from farzi.data.files import write_text
+from farzi.data.identity import tokens_of
 from farzi.data.preparation import arguments_of, prepare
 from farzi.data.prepared import PreparedData
-from farzi.data.sources import Origin
+from farzi.data.sources import Origin, is_prepared
 from farzi.errors import ArtifactError, DataError, SettingsError
 
 __all__ = [
@@ -178,13 +179,44 @@ def read_again(
         asked: arguments of `prepare` that go before the remembered ones.
 
     Raises:
-        SettingsError: nothing says where the source lies, or it is no longer there.
+        SettingsError: nothing says where the source or its tokenizer lies, or it is no longer
+            there.
         DataError: as from `prepare`.
     """
     arguments = {**remembered.arguments, **asked}
-    if on is not None:
-        return prepare(on, **arguments)
-    return prepare(_place(remembered, arguments), **arguments)
+    source = _place(remembered, arguments) if on is None else on
+    protocol = remembered.source.get("protocol") or {}
+    if protocol.get("tokens") != "tokenizer" or is_prepared(source):
+        return prepare(source, **arguments)
+    folder = arguments.setdefault("tokenizer", _tokenizer(remembered, asked.get("tokenizer")))
+    data = prepare(source, **arguments)
+    if data.identity.tokens != tokens_of(protocol):
+        raise DataError(
+            f"{folder}: not the tokenizer that {remembered.by} was made with "
+            f"(it is {short(data.identity.tokens)}, and that was {short(tokens_of(protocol))})."
+        )
+    return data
+
+
+def _tokenizer(
+    remembered: Remembered, asked: str | os.PathLike[str] | None
+) -> str | os.PathLike[str]:
+    """The folder of the tokenizer that cut the text: as asked, or where it was then."""
+    if asked is not None:
+        return asked
+    name = short(str(remembered.source["protocol"].get("tokenizer")))
+    folder = None if remembered.origin is None else remembered.origin.tokenizer
+    if folder is None:
+        raise SettingsError(
+            f"{remembered.by}: its text was cut by the tokenizer {name}, and nothing says where "
+            "that lies; name its folder with `tokenizer`."
+        )
+    if not Path(folder).is_dir():
+        raise SettingsError(
+            f"{remembered.by}: its tokenizer {folder} is no longer there; name where it is now "
+            "with `tokenizer` (the artifact's own folder has it too)."
+        )
+    return folder
 
 
 def _place(remembered: Remembered, arguments: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from farzi.artifact.parquet import parse_column, render_parquet
 from farzi.data.files import replacing
-from farzi.data.vocabulary import EOS, Vocabulary
+from farzi.data.vocabulary import Vocabulary, end_of_sentence
 from farzi.errors import ArtifactError, DataError
 from farzi.models import Student, hidden_states, logits
 from farzi.models.weights import load_weights, save_weights
@@ -207,7 +207,8 @@ class TrainedModel(nn.Module):
         if skip_unknown:
             chosen = [original for original in chosen if original in self.vocabulary]
         if self.provenance.get("task") == "language":
-            chosen = [EOS, *chosen]
+            protocol = self.provenance.get("protocol") or {}
+            chosen = [end_of_sentence(self.vocabulary, protocol), *chosen]
         if not chosen:
             raise DataError(f"history {number} is empty: there is nothing to go on from.")
         tokens = self.vocabulary.encode(chosen)[-self.student.context_length :]

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 import farzi
 from farzi.cli import main
+from made_tokenizers import byte_level
 from toy import TINY_BY_NAME
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -108,11 +110,16 @@ def test_data(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = (" ".join([str(u), *(str((u + n) % 7) for n in range(6))]) for u in range(20))
     (place / "sequences.txt").write_text("\n".join(lines) + "\n")
     (place / "notes.txt").write_text("".join(f"note {n % 7} of many notes.\n" for n in range(60)))
-    assert len(commands) == 6
+    byte_level(place / "my-tokenizer")
+    assert len(commands) == 7
     for command in commands:
         out = run(*shlex.split(command)[1:], capsys=capsys)
         assert out
         assert (place / command.split()[-1] / "prepared.json").is_file()
+    shutil.rmtree("my-tokenizer")  # the page trains its own
     for block in blocks:
         exec(compile(block, "docs/data.md", "exec"), {})
     assert "users 80/10/10" in capsys.readouterr().out
+    pieces = farzi.prepare("notes.txt", tokenizer="my-tokenizer")
+    assert pieces.protocol_line().partition("tokens: ")[2].startswith("tokenizer my-tokenizer (sha")
+    assert pieces.vocabulary.ids[0] == "<eos>"

@@ -13,6 +13,7 @@ from farzi.artifact.checks import check_json, check_keys, check_text, short
 from farzi.artifact.layout import LEARNED_PREFIX, TOKENS, Json
 from farzi.artifact.storage import Dtype, check_dtype, pack, rounded_to
 from farzi.data.identity import SplitIdentity
+from farzi.data.tokenizer import Tokenizer
 from farzi.errors import ArtifactError
 from farzi.synthetic import SyntheticSequences
 
@@ -23,6 +24,7 @@ __all__ = [
     "check_split",
     "check_temperature",
     "check_tensors",
+    "check_tokenizer",
     "check_vocabulary",
     "is_learned_name",
 ]
@@ -64,6 +66,7 @@ class Artifact:
         scores: what fresh students reached on it, JSON values.
         dtype: how the factors stand on disk: float32, float16, or int8 with a scale a row. Here
             they are float32 always; `rounded` returns them as they will be read.
+        tokenizer: what cut the text, where it was one of the user's; its tokens are `vocabulary`.
         hard_token_seed: None for the likeliest token at each place of data/train.parquet, or
             the seed with which they were drawn, once.
 
@@ -83,6 +86,7 @@ class Artifact:
     scores: Mapping[str, Json] = field(default_factory=dict)
     hard_token_seed: int | None = None
     dtype: Dtype = "float32"
+    tokenizer: Tokenizer | None = None
 
     def __post_init__(self) -> None:
         for name in self.learned:
@@ -99,6 +103,7 @@ class Artifact:
         check_vocabulary(self.vocabulary, self.vocabulary_size)
         if self.source["task"] == "language" and not isinstance(self.vocabulary[0], str):
             raise ArtifactError("`vocabulary` must be words where the task is language.")
+        check_tokenizer(self.source, self.tokenizer, self.vocabulary)
 
     @property
     def num_sequences(self) -> int:
@@ -227,6 +232,27 @@ def check_source(source: Mapping[str, Json]) -> None:
         if not isinstance(value, str | int | float | None):
             raise ArtifactError(f"`source.protocol.{short(name)}` must be a plain value.")
     check_json("source", source)
+
+
+def check_tokenizer(
+    source: Mapping[str, Json],
+    tokenizer: Tokenizer | None,
+    vocabulary: Sequence[int] | Sequence[str],
+) -> None:
+    """Check that a tokenizer is there where a text was cut by one, and is that one."""
+    protocol = source["protocol"]
+    expected = source["task"] == "language" and protocol.get("tokens") == "tokenizer"
+    if expected != (tokenizer is not None):
+        what = "is missing" if expected else "is of no use: the tokens are not cut by one"
+        raise ArtifactError(f"`tokenizer` {what}.")
+    if tokenizer is None:
+        return
+    if tokenizer.sha256 != protocol.get("tokenizer_sha256"):
+        raise ArtifactError("its SHA-256 is not `source.protocol.tokenizer_sha256`.")
+    if tuple(vocabulary) != tokenizer.tokens:
+        raise ArtifactError("`vocabulary` is not that of the tokenizer.")
+    if protocol.get("eos") not in tokenizer.tokens:
+        raise ArtifactError("`source.protocol.eos` is not among its tokens.")
 
 
 def is_learned_name(name: str) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from farzi.data.tokenizer import TOKENIZER as TOKENIZER
+from farzi.data.tokenizer import TOKENIZER_CONFIG as TOKENIZER_CONFIG
+
 Json: TypeAlias = Any  # what json.loads gives: checked value by value in checks.py
 
 FORMAT_VERSION = 2  # what is written
@@ -12,8 +15,6 @@ READABLE_VERSIONS = (1, 2)
 TENSORS = "farzi.safetensors"
 SETTINGS = "farzi.json"
 ITEMS = "items.parquet"
-TOKENIZER = "tokenizer.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 HARD_TOKENS = "data/train.parquet"
 CARD = "README.md"
 MANIFEST = "MANIFEST.sha256"

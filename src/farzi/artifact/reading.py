@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import stat
@@ -22,6 +21,7 @@ from farzi.artifact.contents import (
     check_source,
     check_temperature,
     check_tensors,
+    check_tokenizer,
     check_vocabulary,
     is_learned_name,
 )
@@ -48,6 +48,8 @@ from farzi.artifact.layout import (
 )
 from farzi.artifact.parquet import parse_column
 from farzi.artifact.storage import FACTORS, check_dtype, pack, unpack
+from farzi.data.content import parse_json
+from farzi.data.tokenizer import Tokenizer, special_tokens
 from farzi.errors import ArtifactError
 
 __all__ = ["locate_artifact", "read_artifact"]
@@ -95,8 +97,13 @@ def read_artifact(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -
     name = ITEMS if task == "recommend" else TOKENIZER
     if name not in contents:
         raise ArtifactError(f"{root / MANIFEST}: {name} is not listed, and the task is {task}.")
-    parse_vocabulary = _parse_items if name == ITEMS else _parse_tokenizer
-    vocabulary = parse_vocabulary(root / name, contents[name], settings["shape"]["vocabulary"])
+    tokenizer = None
+    if task == "language" and settings["source"]["protocol"].get("tokens") == "tokenizer":
+        tokenizer = _parse_own_tokenizer(root, contents, settings)
+        vocabulary: list[int] | list[str] = list(tokenizer.tokens)
+    else:
+        parse_vocabulary = _parse_items if name == ITEMS else _parse_tokenizer
+        vocabulary = parse_vocabulary(root / name, contents[name], settings["shape"]["vocabulary"])
     with _naming(root / TENSORS):
         return Artifact(
             latent=tensors.pop(TOKENS if settings["tokens"] == "hard" else "latent"),
@@ -111,6 +118,7 @@ def read_artifact(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) -
             vocabulary=vocabulary,
             hard_token_seed=settings["hard_token_seed"],
             dtype=settings["dtype"],
+            tokenizer=tokenizer,
         )
 
 
@@ -191,23 +199,11 @@ def _read_bytes(root: Path, name: str, max_bytes: int) -> bytes:
 
 
 def _parse_json(path: Path, content: bytes) -> Json:
-    """Parse JSON as the standard has it: UTF-8, no NaN, no key twice, no half character."""
-
-    def refuse_constant(name: str) -> None:
-        raise ValueError(f"{name} is no JSON value")
-
-    def refuse_repeats(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-        if len(found := dict(pairs)) != len(pairs):
-            raise ValueError("a key is given twice")
-        return found
-
-    text = _decode(path, content)
+    _decode(path, content)
     try:
-        value = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=refuse_repeats)
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
+        return parse_json(content)
+    except ValueError as error:
         raise ArtifactError(f"{path}: not readable as JSON: {short(str(error))}.") from error
-    return value
 
 
 def _parse_settings(path: Path, content: bytes) -> dict[str, Json]:
@@ -341,3 +337,33 @@ def _parse_tokenizer(path: Path, content: bytes, num_words: int) -> list[str]:
         if sorted(vocabulary.values()) != list(range(num_words)):
             raise ArtifactError(f"`model.vocab` must name each token below {num_words:,} once.")
     return sorted(vocabulary, key=vocabulary.__getitem__)
+
+
+def _parse_own_tokenizer(
+    root: Path, contents: dict[str, bytes], settings: dict[str, Json]
+) -> Tokenizer:
+    """The tokenizer of the user's that a text was cut by; no library looks at it here."""
+    path = root / TOKENIZER
+    special = {}
+    if TOKENIZER_CONFIG in contents:
+        try:
+            special = special_tokens(
+                _parse_json(root / TOKENIZER_CONFIG, contents[TOKENIZER_CONFIG])
+            )
+        except ValueError as error:
+            raise ArtifactError(f"{root / TOKENIZER_CONFIG}: {error}.") from error
+    _parse_json(path, contents[TOKENIZER])
+    with _naming(path):
+        try:
+            tokenizer = Tokenizer(
+                str(settings["source"]["protocol"].get("tokenizer")), contents[TOKENIZER], special
+            )
+            num_tokens = len(tokenizer.tokens)
+        except ValueError as error:
+            raise ArtifactError(f"{short(str(error))}.") from error
+        if num_tokens != settings["shape"]["vocabulary"]:
+            raise ArtifactError(
+                f"it has {num_tokens:,} tokens for {settings['shape']['vocabulary']:,}."
+            )
+        check_tokenizer(settings["source"], tokenizer, tokenizer.tokens)
+    return tokenizer

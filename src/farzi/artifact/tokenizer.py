@@ -3,18 +3,22 @@
 `tokenizers` and `transformers` turn a line into the tokens that farzi turns it into: normalised,
 lower-cased and cut as `farzi.data.text.tokenise` does by the rule that the artifact's protocol
 names, with `<unk>` and `<eos>` known. Nothing is put around a line; farzi itself ends every
-sentence with `<eos>`.
+sentence with `<eos>`. A text that was cut by a tokenizer of the user's has that one, byte for byte.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
-from farzi.artifact.layout import Json
+from farzi.artifact.contents import Artifact
+from farzi.artifact.layout import TOKENIZER, TOKENIZER_CONFIG, Json
+from farzi.data.tokenizer import tokenizer_config
 
-__all__ = ["render_tokenizer", "render_tokenizer_config"]
+__all__ = ["render_json", "render_tokenizer", "tokenizer_files"]
 
 UNKNOWN, EOS = "<unk>", "<eos>"
+
 
 _BLANK = r"\s\x1c-\x1f"  # what Python calls white space
 _WORD = rf"<unk>|(?![{_BLANK}])(?y{{w}})\X"  # what stands between two word boundaries of Unicode
@@ -89,12 +93,22 @@ def render_tokenizer(words: Sequence[str], rule: str) -> Json:
     }
 
 
-def render_tokenizer_config(words: Sequence[str]) -> Json:
-    """Return the content of tokenizer_config.json, by which `AutoTokenizer` loads the folder."""
-    special = {"unk_token": UNKNOWN, "eos_token": EOS}
-    return {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_input_names": ["input_ids", "attention_mask"],
-        "clean_up_tokenization_spaces": False,
-        **{name: word for name, word in special.items() if word in words},
-    }
+def tokenizer_files(artifact: Artifact) -> dict[str, bytes]:
+    """The content of tokenizer.json and tokenizer_config.json of a text, by name."""
+    words = [str(word) for word in artifact.vocabulary]
+    if artifact.tokenizer is not None:
+        content, special = artifact.tokenizer.content, artifact.tokenizer.special
+    else:
+        rule = str(artifact.source["protocol"].get("tokens"))
+        content = render_json(render_tokenizer(words, rule))
+        roles = {"unk_token": UNKNOWN, "eos_token": EOS}
+        special = {role: word for role, word in roles.items() if word in words}
+    return {TOKENIZER: content, TOKENIZER_CONFIG: render_json(tokenizer_config(special))}
+
+
+def render_json(value: Json) -> bytes:
+    """The bytes of a JSON file, the same for the same value."""
+    text = json.dumps(
+        value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False, default=dict
+    )
+    return text.encode() + b"\n"

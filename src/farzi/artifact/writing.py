@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,13 +23,10 @@ from farzi.artifact.layout import (
     SETTINGS,
     SHAPE_NAMES,
     TENSORS,
-    TOKENIZER,
-    TOKENIZER_CONFIG,
-    Json,
 )
 from farzi.artifact.parquet import render_parquet
 from farzi.artifact.storage import pack
-from farzi.artifact.tokenizer import render_tokenizer, render_tokenizer_config
+from farzi.artifact.tokenizer import render_json, tokenizer_files
 from farzi.data.files import replacing_folder
 from farzi.errors import SettingsError
 
@@ -126,17 +122,14 @@ def _render_files(artifact: Artifact) -> dict[str, bytes]:
                 for name, tensor in pack(artifact.tensors, artifact.dtype).items()
             }
         ),
-        SETTINGS: _render_json(settings),
+        SETTINGS: render_json(settings),
         HARD_TOKENS: hard,
         CARD: render_card(artifact, hard).encode(),
     }
     if artifact.source["task"] == "recommend":
         files[ITEMS] = render_parquet({"item_id": artifact.vocabulary})
     else:
-        words = [str(word) for word in artifact.vocabulary]
-        rule = str(artifact.source["protocol"].get("tokens"))
-        files[TOKENIZER] = _render_json(render_tokenizer(words, rule))
-        files[TOKENIZER_CONFIG] = _render_json(render_tokenizer_config(words))
+        files |= tokenizer_files(artifact)
     return files
 
 
@@ -151,13 +144,6 @@ def _on_cpu(artifact: Artifact) -> Artifact:
         lengths=None if lengths is None else lengths.cpu(),
         learned={name: tensor.detach().cpu() for name, tensor in artifact.learned.items()},
     )
-
-
-def _render_json(value: Json) -> bytes:
-    text = json.dumps(
-        value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False, default=dict
-    )
-    return text.encode() + b"\n"
 
 
 def hard_tokens(artifact: Artifact) -> Iterator[list[int]]:

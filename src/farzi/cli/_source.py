@@ -48,6 +48,7 @@ class Reading:
         quote: what fields of a table may be wrapped in: double, single, none or a character.
         tokens: how a text is cut: words (Unicode's, in lower case), characters, or at blanks only.
         vocabulary_size: tokens of a text, <unk> and <eos> included: 0 is all, the default 2,000.
+        tokenizer: folder of a Hugging Face tokenizer that cuts a text, in place of both.
         engine: what prepares an event log.
     """  # noqa: D205
 
@@ -75,6 +76,7 @@ class Reading:
         Literal["words", "characters", "blanks"] | None, Parameter(env_var="FARZI_TOKENS")
     ] = None
     vocabulary_size: Annotated[int | None, Parameter(env_var="FARZI_VOCABULARY_SIZE")] = None
+    tokenizer: Annotated[Path | None, Parameter(env_var="FARZI_TOKENIZER")] = None
     engine: Annotated[Literal["duckdb", "spark"] | None, Parameter(env_var="FARZI_ENGINE")] = None
 
     @property

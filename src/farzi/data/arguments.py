@@ -27,4 +27,5 @@ class HowRead(TypedDict, total=False):
     quote: str
     tokens: Literal["words", "characters", "blanks"]
     vocabulary_size: int
+    tokenizer: str | os.PathLike[str]
     engine: Literal["duckdb", "spark"]

@@ -1,16 +1,17 @@
-"""What a file holds, as bytes and lines: opened safely, unpacked, hashed, in bounded memory."""
+"""What a file holds: opened safely, unpacked, hashed, as lines or JSON, in bounded memory."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
 import hashlib
+import json
 import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -26,6 +27,7 @@ __all__ = [
     "iterate_lines",
     "join_digests",
     "open_binary",
+    "parse_json",
     "stem_of",
     "suffix_of",
 ]
@@ -184,6 +186,32 @@ def first_lines(path: Path, count: int) -> list[tuple[int, str]]:
     if not lines:
         raise DataError(f"{path}: the file is empty.")
     return lines
+
+
+def parse_json(content: bytes) -> Any:
+    """Parse JSON as the standard has it: UTF-8, no NaN, no key twice, no half character.
+
+    Raises:
+        ValueError: it is not that.
+    """
+
+    def refuse_constant(name: str) -> None:
+        raise ValueError(f"{name} is no JSON value")
+
+    def refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) != len(pairs):
+            raise ValueError("a key is given twice")
+        return found
+
+    try:
+        text = content.decode("utf-8")
+        value = json.loads(text, parse_constant=refuse_constant, object_pairs_hook=refuse_repeats)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    return value
 
 
 def _blocks(path: Path, stream: IO[bytes]) -> Iterator[bytes]:

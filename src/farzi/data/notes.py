@@ -138,9 +138,19 @@ def held_out_notes(
     return notes, warnings
 
 
-def unknown_share(parts: Iterable[Sequences], vocabulary: Vocabulary) -> float:
-    """Share of `<unk>` among the held-out tokens of a text, `<eos>` apart."""
-    (unknown,) = vocabulary.encode([UNKNOWN])
+def unknown_share(
+    parts: Iterable[Sequences], vocabulary: Vocabulary, unknown_word: str | None = UNKNOWN
+) -> float:
+    """Share of `<unk>` among the held-out tokens of a text, `<eos>` apart.
+
+    Args:
+        parts: the held-out sentences.
+        vocabulary: of the text.
+        unknown_word: what stands for a word that is not known; None: nothing does.
+    """
+    if unknown_word is None:
+        return 0.0
+    (unknown,) = vocabulary.encode([unknown_word])
     tokens = sentences = unknowns = 0
     for part in parts:
         tokens += part.num_tokens
@@ -149,9 +159,21 @@ def unknown_share(parts: Iterable[Sequences], vocabulary: Vocabulary) -> float:
     return unknowns / max(1, tokens - sentences)
 
 
-def text_notes(share: float) -> tuple[list[str], list[str]]:
-    """Notes and warnings of a text, from the share of its held-out words that are `<unk>`."""
-    said = f"{share:.1%} of the held-out words are {UNKNOWN}"
+def text_notes(
+    share: float, unknown_word: str | None = UNKNOWN, *, by_tokenizer: bool = False
+) -> tuple[list[str], list[str]]:
+    """Notes and warnings of a text.
+
+    Args:
+        share: of its held-out words that are not known.
+        unknown_word: as for `unknown_share`.
+        by_tokenizer: whether a tokenizer cuts the text.
+    """
+    if unknown_word is None:
+        return ["the tokenizer knows every word, as pieces of it or as bytes"], []
+    said = f"{share:.1%} of the held-out words are {shorten(unknown_word, 40)}"
     if share <= _UNKNOWN_WORDS:
         return [said], []
+    if by_tokenizer:
+        return [], [f"{said}: the tokenizer is of another language, or of another kind of text"]
     return [], [f"{said}: see --vocabulary-size, and --tokens for text that is not cut by blanks"]

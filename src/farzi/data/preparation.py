@@ -18,6 +18,8 @@ from farzi.data.settings import Engine, Settings, Split
 from farzi.data.sources import Origin, SeenItems, Task, open_source
 from farzi.data.text import Tokens
 from farzi.data.texts import TextReader
+from farzi.data.tokenizer import read_tokenizer
+from farzi.data.vocabulary import EOS, UNKNOWN, Vocabulary
 from farzi.errors import DataError, SettingsError
 
 __all__ = ["DEFAULT_VOCABULARY_SIZE", "Engine", "Split", "arguments_of", "prepare"]
@@ -46,6 +48,7 @@ def prepare(
     quote: str | None = None,
     tokens: Tokens | None = None,
     vocabulary_size: int | None = None,
+    tokenizer: str | os.PathLike[str] | None = None,
     engine: Engine = "duckdb",
     progress: Progress | None = None,
 ) -> PreparedData:
@@ -81,6 +84,8 @@ def prepare(
             `characters` or `blanks` (nowhere else); None: `words`, and `blanks` for `ptb`.
         vocabulary_size: tokens of a text, `<unk>` and `<eos>` included, chosen on the training
             part; 0: every word; None: 2,000.
+        tokenizer: folder of a Hugging Face tokenizer that cuts a text, in place of `tokens` and
+            `vocabulary_size`; needs the extra `hf`.
         engine: what prepares a log: `duckdb`, embedded, or `spark`.
         progress: called with (stages done, stages in all, what is done now).
 
@@ -124,6 +129,7 @@ def prepare(
         tokens=tokens,
         vocabulary_size=vocabulary_size,
         engine=engine,
+        tokenizer=None if tokenizer is None else Path(tokenizer),
     )
     opened = open_source(source, settings.read_as, task, data_root)
     report = progress or _no_progress
@@ -136,7 +142,8 @@ def prepare(
         data = prepare_log(opened.log, opened.known, settings, report)
     if not isinstance(source, str | os.PathLike):
         return data
-    return replace(data, origin=Origin.of(source, data_root))
+    kept = None if opened.folder is not None else tokenizer  # what is prepared has its own
+    return replace(data, origin=Origin.of(source, data_root, kept))
 
 
 _REMEMBERED = {
@@ -165,25 +172,43 @@ def arguments_of(task: Task, seen_items: SeenItems, protocol: Mapping[str, Any])
         >>> arguments_of("language", "keep", {"vocabulary_size": 9})
         {'task': 'language', 'vocabulary_size': 9}
     """
-    kept = {name: protocol[name] for name in _REMEMBERED[task] if name in protocol}
+    remembered = _REMEMBERED[task]
+    if protocol.get("tokens") == "tokenizer":  # a name and a hash, and no place to read it from
+        remembered = ("format",)
+    kept = {name: protocol[name] for name in remembered if name in protocol}
     asked = protocol.get("seen_items_by") == "asked"
     return {"task": task, **kept, **({"seen_items": seen_items} if asked else {})}
 
 
 def _prepare_text(reader: TextReader, settings: Settings, report: Progress) -> PreparedData:
     settings.refuse_those_of_logs(reader.label)
-    size = settings.vocabulary_size
-    size = DEFAULT_VOCABULARY_SIZE if size is None else size
     report(0, 2, "reading")
-    read = reader.read_text(settings.split_seed, settings.tokens)
+    tokenizer = None if settings.tokenizer is None else read_tokenizer(settings.tokenizer)
+    read = reader.read_text(settings.split_seed, tokenizer or settings.tokens)
     report(1, 2, "choosing words")
     for part, sentences in zip(("train", "validation", "test"), read.parts, strict=True):
         if not sentences:
             raise DataError(f"{reader.label}: the {part} part holds no words.")
-    vocabulary = text.choose_words(read.parts[0], size)
-    train, validation, test = (text.encode_sentences(part, vocabulary) for part in read.parts)
-    share = notes.unknown_share((validation, test), vocabulary)
-    noted, warned = notes.text_notes(share)
+    eos: str = EOS
+    unknown: str | None = UNKNOWN
+    if tokenizer is None:
+        size = settings.vocabulary_size
+        size = DEFAULT_VOCABULARY_SIZE if size is None else size
+        vocabulary = text.choose_words(read.parts[0], size)
+        cut: dict[str, Any] = {"tokens": read.tokens, "vocabulary_size": size}
+    else:
+        eos, unknown = tokenizer.eos, tokenizer.unknown
+        vocabulary = Vocabulary(tokenizer.tokens)
+        cut = {
+            "tokens": "tokenizer",
+            "vocabulary_size": 0,
+            "tokenizer": tokenizer.name,
+            "tokenizer_sha256": tokenizer.sha256,
+            "eos": eos,
+        }
+    train, validation, test = (text.encode_sentences(part, vocabulary, eos) for part in read.parts)
+    share = notes.unknown_share((validation, test), vocabulary, unknown)
+    noted, warned = notes.text_notes(share, unknown, by_tokenizer=tokenizer is not None)
     report(2, 2, "done")
     return PreparedData(
         task="language",
@@ -199,8 +224,7 @@ def _prepare_text(reader: TextReader, settings: Settings, report: Progress) -> P
         train_users_hash=splits.hash_ids(read.train_ids),
         protocol={
             "split": read.split_kind,
-            "tokens": read.tokens,
-            "vocabulary_size": size,
+            **cut,
             **read.settings,
             "as_published": read.as_published,
             "words": vocabulary.size,
@@ -212,6 +236,7 @@ def _prepare_text(reader: TextReader, settings: Settings, report: Progress) -> P
             "validation_tokens": validation.num_tokens,
             "test_tokens": test.num_tokens,
         },
+        tokenizer=tokenizer,
         notes=tuple(noted),
         warnings=tuple(warned),
     )
@@ -233,7 +258,10 @@ def _load_prepared(folder: Path, settings: Settings) -> PreparedData:
     if data.task == "language":
         if settings.seen_items is not None:
             raise SettingsError(f"--seen-items is for event logs, and {folder} is a text.")
+        _check_tokenizer(folder, data, settings)
         return data
+    if settings.tokenizer is not None:
+        raise SettingsError(f"--tokenizer is for texts, and {folder} is an event log.")
     if settings.repeats is not None and settings.repeats != data.protocol["repeats"]:
         raise SettingsError(
             f"--repeats {settings.repeats}: {folder} was prepared with {data.protocol['repeats']}; "
@@ -243,6 +271,19 @@ def _load_prepared(folder: Path, settings: Settings) -> PreparedData:
         return data
     protocol = {**data.protocol, "seen_items_by": "asked"}
     return replace(data, seen_items=settings.seen_items, protocol=protocol)
+
+
+def _check_tokenizer(folder: Path, data: PreparedData, settings: Settings) -> None:
+    """Refuse another tokenizer than the one that a text was prepared with."""
+    if settings.tokenizer is None:
+        return
+    asked = read_tokenizer(settings.tokenizer)
+    if data.tokenizer is None or asked.sha256 != data.tokenizer.sha256:
+        how = data.protocol["tokens"] if data.tokenizer is None else data.tokenizer.name
+        raise SettingsError(
+            f"--tokenizer {settings.tokenizer}: {folder} was prepared with {how}; prepare the "
+            "source again."
+        )
 
 
 def _no_progress(done: int, total: int, note: str) -> None:

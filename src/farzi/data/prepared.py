@@ -10,13 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from farzi.data.columns import shorten
 from farzi.data.files import replacing_folder, restore_folder
-from farzi.data.identity import SplitIdentity
+from farzi.data.identity import SplitIdentity, tokens_of
 from farzi.data.repeats import KEEP_ABOVE
 from farzi.data.sequences import Sequences
 from farzi.data.sources import RECORD, Origin, SeenItems, Task
 from farzi.data.splits import SplitKind
-from farzi.data.vocabulary import Vocabulary
+from farzi.data.tokenizer import (
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    Tokenizer,
+    load_tokenizer,
+    tokenizer_config,
+)
+from farzi.data.vocabulary import EOS, Vocabulary
 from farzi.data.windows import default_stride
 from farzi.errors import DataError
 
@@ -42,7 +50,7 @@ class PreparedData:
 
     For `recommend` a sequence is a user's items in time order; in `validation` and `test` its
     last token is the target and everything before it the context. For `language` a sequence is
-    a sentence that ends with `<eos>`.
+    a sentence that ends with `<eos>`, or with what a tokenizer has for it.
 
     Args:
         task: `recommend` or `language`.
@@ -60,6 +68,7 @@ class PreparedData:
         notes: what a person should know of the data, in a sentence each; ids may be named.
         warnings: what looks wrong with them, likewise.
         origin: where they were read; it is not saved, and does not count in a comparison.
+        tokenizer: what cut the text, where it was one of the user's.
     """
 
     task: Task
@@ -77,12 +86,17 @@ class PreparedData:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     origin: Origin | None = field(default=None, compare=False)
+    tokenizer: Tokenizer | None = None
 
     @property
     def identity(self) -> SplitIdentity:
         """Which split of which source this is."""
         return SplitIdentity(
-            self.fingerprint, self.split_kind, self.split_seed, self.train_users_hash
+            self.fingerprint,
+            self.split_kind,
+            self.split_seed,
+            self.train_users_hash,
+            tokens_of(self.protocol),
         )
 
     @property
@@ -149,10 +163,14 @@ class PreparedData:
     def _text_rules(self) -> list[str]:
         cut = self.protocol["vocabulary_size"]
         words = "cut on the training text, the rest <unk>" if cut else "uncut"
+        tokens = str(self.protocol["tokens"])
+        if self.tokenizer is not None:
+            name = shorten(self.tokenizer.name, 60)
+            tokens = f"tokenizer {name} (sha256 {self.tokenizer.sha256[7:19]})"
         return [
             f"vocabulary {self.vocabulary.size:,} {words}",
-            "every sentence ends with <eos>",
-            f"tokens: {self.protocol['tokens']}",
+            f"every sentence ends with {shorten(str(self.protocol.get('eos', EOS)), 60)}",
+            f"tokens: {tokens}",
         ]
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -171,6 +189,10 @@ class PreparedData:
             for part, sequences in self.parts.items():
                 sequences.save(draft / part)
             self.vocabulary.save(draft / _VOCABULARY)
+            if self.tokenizer is not None:
+                (draft / TOKENIZER).write_bytes(self.tokenizer.content)
+                config = json.dumps(tokenizer_config(self.tokenizer.special), indent=2)
+                (draft / TOKENIZER_CONFIG).write_text(config + "\n", encoding="utf-8")
             record = json.dumps(self._record(), indent=2, sort_keys=True)
             (draft / RECORD).write_text(record + "\n", encoding="utf-8")
 
@@ -188,7 +210,8 @@ class PreparedData:
         for part in _PARTS:
             record[part] = Sequences.load(folder / part)
             _check_tokens(f"{folder / part}", record[part], vocabulary.size)
-        return cls(vocabulary=vocabulary, **record)
+        tokenizer = _load_tokenizer(folder, record["protocol"], vocabulary)
+        return cls(vocabulary=vocabulary, tokenizer=tokenizer, **record)
 
     def _record(self) -> dict[str, Any]:
         fields = (*_FIELD_TYPES, *_SENTENCES)
@@ -239,6 +262,18 @@ def _check_tokens(file: str, sequences: Sequences, size: int) -> None:
         raise DataError(f"{file}: a token is outside the vocabulary of {size:,}.")
 
 
+def _load_tokenizer(
+    folder: Path, protocol: dict[str, Any], vocabulary: Vocabulary
+) -> Tokenizer | None:
+    if protocol.get("tokens") != "tokenizer":
+        return None
+    tokenizer = load_tokenizer(folder, str(protocol.get("tokenizer")))
+    same = tokenizer.sha256 == protocol.get("tokenizer_sha256")
+    if not same or tokenizer.tokens != vocabulary.ids:
+        raise DataError(f"{folder / TOKENIZER}: not the tokenizer that the text was prepared with.")
+    return tokenizer
+
+
 def check_writable(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder that `PreparedData.save` may not write.
 
@@ -255,7 +290,7 @@ def check_writable(folder: Path, *, overwrite: bool) -> None:
 
 
 _OURS = re.compile(
-    rf"\.?((?:{'|'.join(_PARTS)})\.(?:tokens|offsets)\.npy|{_VOCABULARY}|{RECORD})(\.[0-9a-f]{{8}})?"
+    rf"\.?((?:{'|'.join(_PARTS)})\.(?:tokens|offsets)\.npy|{_VOCABULARY}|{RECORD}|{TOKENIZER}|{TOKENIZER_CONFIG})(\.[0-9a-f]{{8}})?"
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from farzi.data import splits
@@ -35,6 +36,7 @@ class Settings:
     tokens: Tokens | None
     vocabulary_size: int | None
     engine: Engine
+    tokenizer: Path | None = None
 
     def __post_init__(self) -> None:
         choices = {
@@ -58,6 +60,15 @@ class Settings:
         if size not in {None, 0} and not _is_count(size, 3):
             raise ValueError(f"`vocabulary_size` must be 0 or an int >= 3, got {size}.")
         splits.check_seed(self.split_seed)
+        if self.tokenizer is not None and self.tokens is not None:
+            raise SettingsError(
+                f"--tokens {self.tokens}: the tokenizer cuts the text; leave it out."
+            )
+        if self.tokenizer is not None and size:
+            raise SettingsError(
+                f"--vocabulary-size {size}: the tokenizer has a vocabulary of its own; leave it "
+                "out, or train a smaller tokenizer."
+            )
 
     def refuse_those_of_texts(self, label: str) -> None:
         """Refuse what an event log has no use for.
@@ -68,6 +79,7 @@ class Settings:
         given = {
             "--vocabulary-size": self.vocabulary_size is not None,
             "--tokens": self.tokens is not None,
+            "--tokenizer": self.tokenizer is not None,
         }
         _refuse(given, f"is for texts, and {label} is an event log")
 

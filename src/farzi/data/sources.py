@@ -38,6 +38,7 @@ __all__ = [
     "close_names",
     "data_cache",
     "find",
+    "is_prepared",
     "open_source",
     "resolve",
 ]
@@ -128,27 +129,33 @@ class Origin:
     Args:
         source: a name in `SOURCES`, or an absolute path.
         data_root: the absolute folder of the known datasets, where one was named.
+        tokenizer: the absolute folder of the tokenizer that cut the text, where one did.
     """
 
     source: str
     data_root: str | None = None
+    tokenizer: str | None = None
 
     @classmethod
     def of(
-        cls, source: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None
+        cls,
+        source: str | os.PathLike[str],
+        data_root: str | os.PathLike[str] | None = None,
+        tokenizer: str | os.PathLike[str] | None = None,
     ) -> Origin:
         """The origin of what `prepare` was asked for, valid from any working directory.
 
         Example:
             >>> from farzi.data.sources import Origin
             >>> Origin.of("ml-100k", "/data")
-            Origin(source='ml-100k', data_root='/data')
+            Origin(source='ml-100k', data_root='/data', tokenizer=None)
         """
         name = os.fspath(source)
         root = data_root if data_root is not None else os.environ.get("FARZI_DATA_ROOT")
         return cls(
             name if name in SOURCES else str(Path(name).expanduser().absolute()),
             str(Path(root).expanduser().absolute()) if root and name in SOURCES else None,
+            None if tokenizer is None else str(Path(tokenizer).expanduser().absolute()),
         )
 
 
@@ -357,9 +364,14 @@ def open_source(
         return _open_known(found, read_as, task, data_root)
     if not found.is_dir():
         return _open_file(found, read_as, task)
-    if (found / RECORD).is_file():
+    if is_prepared(found):
         return Opened(folder=found)
     return _open_folder(found, read_as, task)
+
+
+def is_prepared(source: str | os.PathLike[str]) -> bool:
+    """Whether a path is a folder that `PreparedData.save` wrote."""
+    return (Path(source).expanduser() / RECORD).is_file()
 
 
 def resolve(source: str) -> Source | Path:

@@ -12,10 +12,12 @@ from typing import Any, Literal
 
 from farzi.data.content import iterate_lines
 from farzi.data.sequences import Sequences
+from farzi.data.tokenizer import Tokenizer
 from farzi.data.vocabulary import EOS, UNKNOWN, Vocabulary
 from farzi.errors import DataError
 
 __all__ = [
+    "Cut",
     "Tokens",
     "choose_words",
     "encode_sentences",
@@ -25,14 +27,17 @@ __all__ = [
 ]
 
 Tokens = Literal["words", "characters", "blanks"]
+Cut = Tokens | Tokenizer  # how a line is cut: by a rule, or as a tokenizer cuts it
 
 _UNKNOWN = re.compile(f"({UNKNOWN})")
 _PARAGRAPH = re.compile(r"\n\s*\n")
 _SENTENCE_END = re.compile(r"(?<=[.:;!?])\s+")
 
 
-def tokenise(line: str, rule: Tokens) -> list[str]:
+def tokenise(line: str, rule: Cut) -> list[str]:
     """Cut a line into tokens, in Unicode's composed form (NFC), so that a letter is one letter.
+
+    A tokenizer gets the line as it stands, and cuts it as it does.
 
     Args:
         line: one sentence.
@@ -40,6 +45,7 @@ def tokenise(line: str, rule: Tokens) -> list[str]:
             what is written without blanks is cut into its characters, as Unicode has it.
             `characters` makes a token of everything that a reader takes for one letter, and of
             blanks. `blanks` cuts at blanks and nothing else, for text that is tokenised already.
+            Or a tokenizer.
 
     Example:
         >>> from farzi.data.text import tokenise
@@ -51,6 +57,8 @@ def tokenise(line: str, rule: Tokens) -> list[str]:
     References:
         Unicode Standard Annex 29, Text Segmentation; Annex 15, Normalization Forms.
     """
+    if isinstance(rule, Tokenizer):
+        return rule.cut(line)
     line = unicodedata.normalize("NFC", line)
     if rule == "blanks":
         return line.split()
@@ -110,9 +118,11 @@ def choose_words(sentences: Iterable[Sequence[str]], size: int) -> Vocabulary:
     return Vocabulary((UNKNOWN, EOS, *(words[: size - 2] if size else words)))
 
 
-def encode_sentences(sentences: Iterable[Sequence[str]], vocabulary: Vocabulary) -> Sequences:
-    """Tokens of each sentence, `<eos>` at its end, `<unk>` for a word that is not known."""
-    return Sequences.from_lists(vocabulary.encode([*words, EOS]) for words in sentences)
+def encode_sentences(
+    sentences: Iterable[Sequence[str]], vocabulary: Vocabulary, eos: str = EOS
+) -> Sequences:
+    """Tokens of each sentence, `eos` at its end, `<unk>` for a word that is not known."""
+    return Sequences.from_lists(vocabulary.encode([*words, eos]) for words in sentences)
 
 
 def read_lines(path: Path) -> list[str]:

@@ -46,7 +46,7 @@ class Text:
 
     fingerprint: str
     split_kind: splits.SplitKind
-    tokens: text.Tokens
+    tokens: text.Cut
     parts: tuple[Sentences, Sentences, Sentences]
     train_ids: list[int | str]
     settings: dict[str, str | None] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class TextReader(Protocol):
     def label(self) -> str:
         """What errors call it."""
 
-    def read_text(self, split_seed: int, tokens: text.Tokens | None) -> Text:
+    def read_text(self, split_seed: int, tokens: text.Cut | None) -> Text:
         """Read and split it.
 
         Args:
@@ -93,7 +93,7 @@ class LinesReader:
         """What errors call it."""
         return str(self.path)
 
-    def read_text(self, split_seed: int, tokens: text.Tokens | None) -> Text:
+    def read_text(self, split_seed: int, tokens: text.Cut | None) -> Text:
         """Read and split it by lines."""
         _refuse_table_settings(self.label, self.read_as)
         members = [(number, [line]) for number, line in enumerate(text.read_lines(self.path))]
@@ -112,7 +112,7 @@ class PartsReader:
     sha256: tuple[str, ...] = ()
     read_as: ReadAs = field(default_factory=ReadAs)
 
-    def read_text(self, split_seed: int, tokens: text.Tokens | None) -> Text:
+    def read_text(self, split_seed: int, tokens: text.Cut | None) -> Text:
         """Read the three files; nothing is drawn."""
         _refuse_table_settings(self.label, self.read_as)
         rule = tokens or self.tokens
@@ -145,7 +145,7 @@ class DocumentsReader:
         """What errors call it."""
         return self.name
 
-    def read_text(self, split_seed: int, tokens: text.Tokens | None) -> Text:
+    def read_text(self, split_seed: int, tokens: text.Cut | None) -> Text:
         """Read and split them by documents."""
         documents = self.documents()
         members = [(name, text.split_sentences(body)) for name, body in sorted(documents)]
@@ -169,7 +169,7 @@ class RowsReader:
         """What errors call it."""
         return f"the {type(self.source).__name__}"
 
-    def read_text(self, split_seed: int, tokens: text.Tokens | None) -> Text:
+    def read_text(self, split_seed: int, tokens: text.Cut | None) -> Text:
         """Read the text column and split it by rows."""
         from farzi.data.readers.memory import column_names, to_arrow
 
@@ -234,7 +234,7 @@ def _split(
     kind: Literal["lines", "documents"],
     fingerprint: str,
     split_seed: int,
-    tokens: text.Tokens | None,
+    tokens: text.Cut | None,
     format_: str | None,
 ) -> Text:
     """Split members, each an id and its sentences, 80/10/10."""

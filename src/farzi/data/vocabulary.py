@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from farzi.errors import DataError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["EOS", "UNKNOWN", "Vocabulary"]
+__all__ = ["EOS", "UNKNOWN", "Vocabulary", "end_of_sentence"]
 
 UNKNOWN = "<unk>"
 EOS = "<eos>"
@@ -114,6 +114,18 @@ class Vocabulary:
             return cls(tuple(ids))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise DataError(f"{file}: cannot be read ({' '.join(str(error).split())}).") from None
+
+
+def end_of_sentence(vocabulary: Vocabulary, protocol: Mapping[str, Any]) -> str:
+    """The word that ends every sentence of a text: `<eos>`, or a tokenizer's own.
+
+    Raises:
+        DataError: the vocabulary does not have it.
+    """
+    eos = str(protocol.get("eos", EOS))
+    if eos not in vocabulary:
+        raise DataError(f"{eos!r} should end every sentence, and is not in the vocabulary.")
+    return eos
 
 
 def _write_parquet(path: Path, ids: Sequence[int | str]) -> None:

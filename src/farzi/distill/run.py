@@ -129,6 +129,9 @@ class Plan:
             "student": self.student.settings(),
             "kernels": now["kernels"],
             "versions": now["versions"],
+            **(
+                {"tokenizer": self.data.tokenizer.sha256} if self.data.tokenizer is not None else {}
+            ),
         }
 
     def train_teachers(
@@ -638,6 +641,7 @@ def make_artifact(plan: Plan, state: DistillState, now: Mapping[str, Any]) -> Ar
             "validation": rounded({"start_loss": state.start_loss, "fresh_loss": state.best_loss}),
         },
         dtype=dtype,
+        tokenizer=data.tokenizer,
     )
 
 

@@ -16,6 +16,7 @@ __all__ = ["Split", "check_one_protocol"]
 
 # The settings in a protocol: what else it holds are counts, which differ from split to split.
 _PROTOCOL_SETTINGS = ("k_core", "min_length", "repeats", "vocabulary_size", "tokens")
+_OF_TOKENIZERS = ("tokenizer_sha256", "eos")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Split:
             "split_seed": data.split_seed,
             "train_users_hash": data.train_users_hash,
             "seen_items": data.seen_items,
-            "protocol": {name: data.protocol.get(name) for name in _PROTOCOL_SETTINGS},
+            "protocol": {name: data.protocol.get(name) for name in _PROTOCOL_SETTINGS}
+            | {name: data.protocol[name] for name in _OF_TOKENIZERS if name in data.protocol},
             "student": dict(self.student),
         }
 
@@ -135,7 +137,10 @@ def _protocol(split: Split) -> dict[str, Any]:
         "task": data.task,
         "kind of split": data.split_kind,
         "seen items": data.seen_items,
-        **{name.replace("_", " "): data.protocol.get(name) for name in _PROTOCOL_SETTINGS},
+        **{
+            name.replace("_", " "): data.protocol.get(name)
+            for name in (*_PROTOCOL_SETTINGS, *_OF_TOKENIZERS)
+        },
         **{f"the student's {name}": value for name, value in split.student.items()},
         "number of sequences": split.num_sequences,
     }

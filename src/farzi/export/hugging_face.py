@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from farzi.artifact.card import config_name
 from farzi.artifact.checks import printable
 from farzi.artifact.layout import TOKENIZER, TOKENIZER_CONFIG
-from farzi.artifact.tokenizer import render_tokenizer, render_tokenizer_config
+from farzi.artifact.tokenizer import tokenizer_files
 from farzi.dataset import DistilledDataset
 from farzi.export.base import Export, ExportSettings, id_column, new_folder
 
@@ -68,14 +68,8 @@ def export_hugging_face(data: DistilledDataset, out: Path, settings: ExportSetti
         )
         (draft / "README.md").write_text(card, encoding="utf-8")
         if data.artifact.source["task"] == "language":
-            words = [str(word) for word in data.vocabulary.ids]
-            rule = str(data.artifact.source["protocol"].get("tokens"))
-            for file_name, value in {
-                TOKENIZER: render_tokenizer(words, rule),
-                TOKENIZER_CONFIG: render_tokenizer_config(words),
-            }.items():
-                text = json.dumps(value, indent=2, ensure_ascii=False)
-                (draft / file_name).write_text(text + "\n", encoding="utf-8")
+            for file_name, content in tokenizer_files(data.artifact).items():
+                (draft / file_name).write_bytes(content)
     known = {token for row in columns["input_ids"] for token in row}  # type: ignore[attr-defined]
     return Export(
         out,
