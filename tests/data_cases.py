@@ -174,6 +174,17 @@ READ: list[Read] = [
     ),
     Read(
         "Columns",
+        "a column that orders events of one time",
+        {"log.csv": "user,item,day,seq\n" + "".join(f"{u},{i},1,{t}\n" for u, i, t in events())},
+        settings={"time_col": "day", "tie_col": "seq"},
+        made=SMALL | {"tied_events": 30, "ties": "column"},
+        said=(
+            "100% of neighbouring events of a user have the same time: the column 'seq' decides "
+            "between them",
+        ),
+    ),
+    Read(
+        "Columns",
         "a placeholder for most users",
         {
             "log.csv": HEADER
@@ -585,6 +596,20 @@ REFUSED: list[Refused] = [
         {"log.csv": GOOD},
         settings={"user_col": "1", "item_col": "2", "time_col": "4"},
         message="{source}: no column '4' among 1, 2, 3; name it with --time-col.",
+    ),
+    Refused(
+        "Columns",
+        "ties where there is no time",
+        {"log.csv": LOG},
+        settings={"time_col": "row", "tie_col": "time"},
+        message="{source}: --tie-col: rows in time order have no ties.",
+    ),
+    Refused(
+        "Columns",
+        "text that orders events of one time",
+        {"log.csv": "user,item,time,seq\n1,1,1,first\n"},
+        settings={"tie_col": "seq"},
+        message="{source}, line 2, column 'seq': 'first' is neither a number nor a date.",
     ),
     Refused(
         "Columns",

@@ -71,6 +71,7 @@ def test_agrees_with_loops_whatever_order_the_engine_holds(
         min_length=min_length,
         repeats="first" if first else "keep",
     )
-    found = events.order_events(selected, events.catalogue(selected)).to_pyarrow()
+    numbered = events.number_events(selected, events.catalogue(selected))
+    found = numbered.order_by("user", *events.order_of(numbered)).to_pyarrow()
     pairs = list(zip(found["user"].to_pylist(), found["token"].to_pylist(), strict=True))
     assert pairs == by_loops(rows, k, min_length, first)

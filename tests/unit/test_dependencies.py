@@ -19,8 +19,8 @@ IMPORTED_AS = {
     "pytorch": {"torch"},
     "tensorboard": {"torch.utils.tensorboard"},
 }
-# Comes with a requirement that is named for it: ibis-framework[duckdb], torch.
-COMES_WITH = {"duckdb", "pandas", "pyspark"}
+# Comes with a requirement: ibis-framework[duckdb] (which writes SQL with sqlglot), pyspark, torch.
+COMES_WITH = {"duckdb", "pandas", "py4j", "sqlglot"}
 # Read where the caller has it already: a table in memory.
 CALLERS_OWN = {"polars"}
 

@@ -37,6 +37,7 @@ class Reading:
         user_col: column of the user; a number, from 1, in a file without a header line.
         item_col: column of the item; likewise.
         time_col: column of the time; likewise, or `row` where the rows are in time order.
+        tie_col: column that orders events of one time; without it, their place in the source.
         k_core: drop users and items with fewer events, until none is left to drop; 0 is off.
         min_length: drop users with fewer events; the source's own without it, mostly 2.
         repeats: keep them (the default), or only the first event of a user with an item.
@@ -49,7 +50,7 @@ class Reading:
         tokens: how a text is cut: words (Unicode's, in lower case), characters, or at blanks only.
         vocabulary_size: tokens of a text, <unk> and <eos> included: 0 is all, the default 2,000.
         tokenizer: folder of a Hugging Face tokenizer that cuts a text, in place of both.
-        engine: what prepares an event log.
+        engine: what prepares an event log; spark reads Parquet, from hdfs:// and s3a:// too.
     """  # noqa: D205
 
     task: Annotated[Literal["recommend", "language"] | None, Parameter(env_var="FARZI_TASK")] = None
@@ -60,6 +61,7 @@ class Reading:
     user_col: Annotated[str | None, Parameter(env_var="FARZI_USER_COL")] = None
     item_col: Annotated[str | None, Parameter(env_var="FARZI_ITEM_COL")] = None
     time_col: Annotated[str | None, Parameter(env_var="FARZI_TIME_COL")] = None
+    tie_col: Annotated[str | None, Parameter(env_var="FARZI_TIE_COL")] = None
     k_core: Annotated[int | None, Parameter(env_var="FARZI_K_CORE")] = None
     min_length: Annotated[int | None, Parameter(env_var="FARZI_MIN_LENGTH")] = None
     repeats: Annotated[Literal["keep", "first"] | None, Parameter(env_var="FARZI_REPEATS")] = None

@@ -18,6 +18,7 @@ class HowRead(TypedDict, total=False):
     user_col: str
     item_col: str
     time_col: str
+    tie_col: str
     k_core: int
     min_length: int
     repeats: Literal["keep", "first"]

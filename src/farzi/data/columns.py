@@ -33,16 +33,20 @@ _USUAL_NAMES = {
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that hold user, item and time; None: the first usual name that is there."""
+    """The columns that hold user, item and time; None: the first usual name that is there.
+
+    `tie` is the column that decides between events of one time; None: their place in the source.
+    """
 
     user: str | None = None
     item: str | None = None
     time: str | None = None
+    tie: str | None = None
 
     @property
     def given(self) -> dict[str, str]:
         """Role to column, of those that are given."""
-        named = {"user": self.user, "item": self.item, "time": self.time}
+        named = {"user": self.user, "item": self.item, "time": self.time, "tie": self.tie}
         return {role: name for role, name in named.items() if name is not None}
 
     @property
@@ -62,6 +66,7 @@ class Chosen:
         user: name of the column, as in the table.
         item: likewise.
         time: likewise, or `row`.
+        tie: name of the column that decides between events of one time, or none.
         in_row_order: whether the place of a row is its time.
         notes: which other columns could have been meant.
     """
@@ -71,19 +76,22 @@ class Chosen:
     time: str
     in_row_order: bool
     notes: tuple[str, ...] = ()
+    tie: str | None = None
 
     @property
     def columns(self) -> Columns:
         """As `prepare` takes them."""
-        return Columns(self.user, self.item, self.time)
+        return Columns(self.user, self.item, self.time, self.tie)
 
     @property
     def read(self) -> dict[str, str]:
         """Role to column, of those that are columns."""
-        roles = {"user": self.user, "item": self.item, "time": self.time}
-        return {
-            role: name for role, name in roles.items() if role != "time" or not self.in_row_order
-        }
+        roles = {"user": self.user, "item": self.item}
+        if not self.in_row_order:
+            roles["time"] = self.time
+        if self.tie is not None:
+            roles["tie"] = self.tie
+        return roles
 
 
 def choose_columns(
@@ -109,9 +117,9 @@ def choose_columns(
     bare = {name.split(":")[0]: name for name in reversed(names)}  # RecBole: `user_id:token`
     exact = {**{name: name for name in nested}, **bare, **{name: name for name in names}}
     chosen, notes = {}, []
-    for role in ROLES:
+    for role in ROLES if columns.tie is None else (*ROLES, "tie"):
         asked = getattr(columns, role)
-        usual = _usual_columns(names, role)
+        usual = _usual_columns(names, role) if role in ROLES else []
         if asked in exact or (asked == ROW_ORDER and role == "time"):
             chosen[role] = exact.get(asked, ROW_ORDER)
         elif asked is None and usual:
@@ -130,6 +138,8 @@ def choose_columns(
         if names.count(chosen[role]) > 1:
             raise DataError(f"{label}: there are several columns {chosen[role]!r}.")
     in_row_order = chosen["time"] == ROW_ORDER and ROW_ORDER not in exact
+    if in_row_order and columns.tie is not None:
+        raise DataError(f"{label}: --tie-col: rows in time order have no ties.")
     return Chosen(**chosen, in_row_order=in_row_order, notes=tuple(notes))
 
 

@@ -2,10 +2,12 @@
 
 A table of events has `user`, `item`, `time` and `row`; `row` is the event's place in its source,
 so (`time`, `row`) orders a user's events completely and every engine gives the same sequences.
+Where a column of the source decides between events of one time, it is `tie`, between the two.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -15,16 +17,26 @@ __all__ = [
     "Repeats",
     "catalogue",
     "core",
+    "count",
     "first_of_pair",
     "number_events",
-    "order_events",
+    "number_users",
+    "order_of",
+    "place_events",
     "select_events",
 ]
 
 Repeats = Literal["keep", "first"]
 
 
-def select_events(events: ir.Table, *, k_core: int, min_length: int, repeats: Repeats) -> ir.Table:
+def select_events(
+    events: ir.Table,
+    *,
+    k_core: int,
+    min_length: int,
+    repeats: Repeats,
+    keep: Callable[[ir.Table], ir.Table] | None = None,
+) -> ir.Table:
     """Keep the events that the settings ask for: repeats, then the k-core, then the length.
 
     Args:
@@ -33,39 +45,42 @@ def select_events(events: ir.Table, *, k_core: int, min_length: int, repeats: Re
             drop; 0 or 1 keeps all.
         min_length: drop users with fewer events, once.
         repeats: `keep` them, or only the `first` event of a user with an item.
+        keep: as `core` has it.
     """
     if repeats == "first":
         events = first_of_pair(events)
     if k_core > 1:
-        events = core(events, k_core)
+        events = core(events, k_core, keep)
     return events.semi_join(_frequent(events, "user", min_length), "user")
 
 
-def core(events: ir.Table, k: int) -> ir.Table:
+def core(events: ir.Table, k: int, keep: Callable[[ir.Table], ir.Table] | None = None) -> ir.Table:
     """Drop users and items with fewer than `k` events until none is left to drop.
 
-    Only the ids that stay leave the engine between two rounds, never the events.
+    Args:
+        events: `user`, `item` and what else they have.
+        k: the least number of events.
+        keep: computes a table and holds it for the next round: the ids that stay, never the events.
+            None: in memory.
     """
-    import ibis
-
+    keep = keep or _in_memory
     kept, before = events, -1
     while True:
-        users = _frequent(kept, "user", k).to_pyarrow()
-        items = _frequent(kept, "item", k).to_pyarrow()
-        if len(users) + len(items) == before:
+        users = keep(_frequent(kept, "user", k))
+        items = keep(_frequent(kept, "item", k))
+        left = count(users) + count(items)
+        if left == before:
             return kept
-        before = len(users) + len(items)
-        kept = events.semi_join(ibis.memtable(users), "user")
-        kept = kept.semi_join(ibis.memtable(items), "item")
+        before = left
+        # Who stays has stayed in every round before, so the first events are as good as the last.
+        kept = events.semi_join(users, "user").semi_join(items, "item")
 
 
 def first_of_pair(events: ir.Table) -> ir.Table:
     """Keep the first event of every user with every item."""
     import ibis
 
-    place = ibis.row_number().over(
-        group_by=[events.user, events.item], order_by=[events.time, events.row]
-    )
+    place = ibis.row_number().over(group_by=[events.user, events.item], order_by=order_of(events))
     ranked = events.mutate(place=place)
     return ranked.filter(ranked.place == 0).drop("place")
 
@@ -79,14 +94,48 @@ def catalogue(events: ir.Table) -> ir.Table:
 
 
 def number_events(events: ir.Table, items: ir.Table) -> ir.Table:
-    """Each event's `user`, `token`, `time` and `row`, in no order."""
-    return events.inner_join(items, "item").select("user", "token", "time", "row")
+    """Each event's `user`, `token`, and what orders it; in no order."""
+    return events.inner_join(items, "item").select("user", "token", *order_of(events))
 
 
-def order_events(events: ir.Table, items: ir.Table) -> ir.Table:
-    """Each event's `user`, `token`, `time`: users in the order of their ids, events in time's."""
-    ordered = number_events(events, items).order_by("user", "time", "row")
-    return ordered.select("user", "token", "time")
+def order_of(events: ir.Table) -> list[str]:
+    """The columns that order a user's events, the first first."""
+    return [name for name in ("time", "tie", "row") if name in events.columns]
+
+
+def number_users(events: ir.Table) -> ir.Table:
+    """Every user once: `place` in the order of the original ids, and `length`, their events."""
+    import ibis
+
+    users = events.group_by("user").agg(length=events.count())
+    return users.mutate(place=ibis.row_number().over(order_by=users.user))
+
+
+def place_events(events: ir.Table, items: ir.Table, users: ir.Table) -> ir.Table:
+    """Each event's `place` and `length` of its user, `token` and `position`, from 0; in no order.
+
+    Args:
+        events: what is kept.
+        items: the `catalogue` of it.
+        users: of it, from `number_users`.
+    """
+    import ibis
+
+    numbered = number_events(events, items).inner_join(users, "user")
+    position = ibis.row_number().over(group_by=numbered.place, order_by=order_of(numbered))
+    return numbered.mutate(position=position).select("place", "length", "token", "position")
+
+
+def count(table: ir.Table) -> int:
+    """How many rows a table has."""
+    (number,) = table.count().as_table().to_pyarrow().to_pylist()
+    return int(next(iter(number.values())))
+
+
+def _in_memory(table: ir.Table) -> ir.Table:
+    import ibis
+
+    return ibis.memtable(table.to_pyarrow())
 
 
 def _frequent(events: ir.Table, column: str, count: int) -> ir.Table:

@@ -12,8 +12,6 @@ from farzi.data.columns import shorten
 from farzi.data.vocabulary import UNKNOWN, Vocabulary
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from farzi.data.repeats import Repetition
     from farzi.data.sequences import Sequences
 
@@ -62,15 +60,20 @@ class LargestShares:
 
 
 def log_notes(
-    largest: LargestShares, repetition: Repetition, tied: NDArray[np.bool_], users: int
+    largest: LargestShares,
+    repetition: Repetition,
+    tied: int,
+    users: int,
+    tie_col: str | None = None,
 ) -> tuple[list[str], list[str]]:
     """Notes and warnings of a whole log.
 
     Args:
         largest: the largest user and item.
         repetition: exact duplicates among others.
-        tied: bool (num_events,), whether an event has the time of the user's one before it.
+        tied: how many events have the time of the user's one before them.
         users: how many there are.
+        tie_col: the column that decides between those; None: their place in the source.
     """
     notes = [
         f"the largest user has {largest.user_share:.1%} of all events, the most frequent item "
@@ -88,12 +91,13 @@ def log_notes(
                 "stands for a missing value, leave such rows out or name another column with "
                 f"--{role}-col"
             )
-    pairs = len(tied) - users
-    share = int(tied.sum()) / max(1, pairs)
+    share = tied / max(1, repetition.events - users)
     if share > _TIED:
+        by_column = f"the column {shorten(str(tie_col))!r} decides"
+        decides = "the order of the source decides" if tie_col is None else by_column
         notes.append(
-            f"{share:.0%} of neighbouring events of a user have the same time: the order of the "
-            "source decides between them"
+            f"{share:.0%} of neighbouring events of a user have the same time: {decides} "
+            "between them"
         )
     if repetition.duplicates:
         notes.append(
@@ -114,25 +118,24 @@ def count_unrankable(part: Sequences, num_items: int) -> int:
 
 
 def held_out_notes(
-    part: str, sequences: Sequences, unknown_targets: int, unrankable: int
+    part: str, users: int, unknown_targets: int, unrankable: int
 ) -> tuple[list[str], list[str]]:
     """Notes and warnings of the validation or test users of a log.
 
     Args:
         part: `validation` or `test`.
-        sequences: of it.
+        users: how many it has.
         unknown_targets: how many targets no training user ever had.
         unrankable: how many users have nothing left to rank their target with.
     """
     notes, warnings = [], []
     if unknown_targets:
         notes.append(
-            f"{part}: no training user ever had {unknown_targets:,} of the {len(sequences):,} "
-            "targets"
+            f"{part}: no training user ever had {unknown_targets:,} of the {users:,} targets"
         )
     if unrankable:
         warnings.append(
-            f"{part}: {unrankable:,} of {len(sequences):,} users had every item, so nothing is "
+            f"{part}: {unrankable:,} of {users:,} users had every item, so nothing is "
             "left to rank their target with; AUC leaves them out"
         )
     return notes, warnings

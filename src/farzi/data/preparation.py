@@ -6,23 +6,28 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from farzi.data import notes, splits, text
+from farzi.data.arguments import HowRead
 from farzi.data.columns import Columns
 from farzi.data.events import Repeats
 from farzi.data.formats import Format, ReadAs, parse_delimiter, parse_quote
 from farzi.data.logs import prepare_log
+from farzi.data.parts import is_in_parts, load_parts
 from farzi.data.prepared import PreparedData
 from farzi.data.settings import Engine, Settings, Split
-from farzi.data.sources import Origin, SeenItems, Task, open_source
+from farzi.data.sources import Opened, Origin, SeenItems, Task, is_address, open_source
 from farzi.data.text import Tokens
 from farzi.data.texts import TextReader
 from farzi.data.tokenizer import read_tokenizer
 from farzi.data.vocabulary import EOS, UNKNOWN, Vocabulary
 from farzi.errors import DataError, SettingsError
 
-__all__ = ["DEFAULT_VOCABULARY_SIZE", "Engine", "Split", "arguments_of", "prepare"]
+if TYPE_CHECKING:
+    from farzi.data.cluster import ClusterLog
+
+__all__ = ["DEFAULT_VOCABULARY_SIZE", "Engine", "Split", "arguments_of", "prepare", "prepare_parts"]
 
 Progress = Callable[[int, int, str], None]
 
@@ -43,6 +48,7 @@ def prepare(
     user_col: str | None = None,
     item_col: str | None = None,
     time_col: str | None = None,
+    tie_col: str | None = None,
     format: Format | None = None,
     delimiter: str | None = None,
     quote: str | None = None,
@@ -57,8 +63,8 @@ def prepare(
     Args:
         source: a name in `SOURCES`; a path to Parquet, CSV, TSV, JSON lines, RecBole `.inter`, a
             file with one user a line or plain text, gzip too; a folder of Parquet parts, with a
-            train, a valid and a test text, or that `PreparedData.save` wrote; or a table in memory:
-            a pandas or polars DataFrame, a pyarrow Table, a `datasets.Dataset`.
+            train, a valid and a test text, or that `PreparedData.save` or a cluster wrote; or a
+            table in memory: a pandas or polars DataFrame, a pyarrow Table, a `datasets.Dataset`.
         task: `recommend` or `language`; None: what the source is.
         data_root: folder of the known datasets; None: `FARZI_DATA_ROOT`.
         split: `users` (80/10/10, no user in two parts) or `leave-last-out`. A text is split by
@@ -75,6 +81,7 @@ def prepare(
             the next two.
         item_col: column of the item.
         time_col: column of the time; `row`: the rows are in time order.
+        tie_col: column that orders a user's events of one time; None: their place in the source.
         format: how a file lies: `table`, `jsonl`, `parquet`, `user-lines` (the user, then the
             items in time order) or `text`; None: as its name and its first lines say.
         delimiter: what stands between two fields of a table; None: as it looks.
@@ -86,7 +93,9 @@ def prepare(
             part; 0: every word; None: 2,000.
         tokenizer: folder of a Hugging Face tokenizer that cuts a text, in place of `tokens` and
             `vocabulary_size`; needs the extra `hf`.
-        engine: what prepares a log: `duckdb`, embedded, or `spark`.
+        engine: what prepares a log: `duckdb`, embedded, or `spark`, which reads Parquet alone, from
+            a path or an address such as `hdfs://...`; it must run on this machine, since the
+            sequences come here. `prepare_parts` leaves them where the cluster is.
         progress: called with (stages done, stages in all, what is done now).
 
     Returns:
@@ -112,28 +121,35 @@ def prepare(
         >>> data.vocabulary.decode(data.test[0][-1:])
         ['film0']
     """
-    settings = Settings(
-        task=task,
-        split=split,
-        split_seed=split_seed,
-        k_core=k_core,
-        min_length=min_length,
-        repeats=repeats,
-        seen_items=seen_items,
-        read_as=ReadAs(
-            format,
-            Columns(user_col, item_col, time_col),
-            parse_delimiter(delimiter),
-            parse_quote(quote),
-        ),
-        tokens=tokens,
-        vocabulary_size=vocabulary_size,
-        engine=engine,
-        tokenizer=None if tokenizer is None else Path(tokenizer),
+    settings = _settings(
+        {
+            "task": task,
+            "split": split,
+            "split_seed": split_seed,
+            "k_core": k_core,
+            "min_length": min_length,
+            "repeats": repeats,
+            "seen_items": seen_items,
+            "user_col": user_col,
+            "item_col": item_col,
+            "time_col": time_col,
+            "tie_col": tie_col,
+            "format": format,
+            "delimiter": delimiter,
+            "quote": quote,
+            "tokens": tokens,
+            "vocabulary_size": vocabulary_size,
+            "engine": engine,
+            "tokenizer": tokenizer,
+        }
     )
-    opened = open_source(source, settings.read_as, task, data_root)
     report = progress or _no_progress
-    if opened.folder is not None:
+    opened = _open(source, settings, data_root)
+    if not isinstance(opened, Opened):
+        from farzi.data.cluster import prepare_by_cluster
+
+        data = prepare_by_cluster(opened, settings, report)
+    elif opened.folder is not None:
         data = _load_prepared(opened.folder, settings)
     elif opened.text is not None:
         data = _prepare_text(opened.text, settings, report)
@@ -142,13 +158,99 @@ def prepare(
         data = prepare_log(opened.log, opened.known, settings, report)
     if not isinstance(source, str | os.PathLike):
         return data
-    kept = None if opened.folder is not None else tokenizer  # what is prepared has its own
+    prepared = isinstance(opened, Opened) and opened.folder is not None
+    kept = None if prepared else tokenizer  # what is prepared has its own
     return replace(data, origin=Origin.of(source, data_root, kept))
+
+
+def prepare_parts(
+    source: str | os.PathLike[str],
+    out: str,
+    *,
+    progress: Progress | None = None,
+    **how: Unpack[HowRead],
+) -> dict[str, Any]:
+    """Prepare a log on a Spark cluster, and leave the sequences in parts at an address.
+
+    A copy of what is written, on a disk of this machine, is a source like any other.
+
+    Args:
+        source: an address such as `hdfs://...` or `s3a://...`, or a path that every machine sees.
+        out: the address to write to; nothing may be there.
+        progress: called with (stages done, stages in all, what is done now).
+        **how: as `prepare` takes it.
+
+    Returns:
+        the fields of `PreparedData` that are neither sequences nor the vocabulary, and `counts`:
+        sequences and tokens of each part, and the number of `items`.
+
+    Raises:
+        DataError: the log cannot be used, or there is something at the address.
+        SettingsError: a setting does not fit, or Spark is not there.
+    """
+    if unknown := how.keys() - HowRead.__annotations__.keys():
+        raise TypeError(f"prepare_parts() takes no argument {min(unknown)!r}.")
+    settings = _settings({**how, "engine": "spark"})
+    opened = _open(source, settings, how.get("data_root"))
+    if isinstance(opened, Opened):
+        raise SettingsError(f"--out {out}: {os.fspath(source)} is no event log in Parquet.")
+    from farzi.data.cluster import write_parts
+
+    return write_parts(opened, settings, progress or _no_progress, out)
+
+
+def _settings(how: Mapping[str, Any]) -> Settings:
+    """What was asked for, checked; what is not there has its default."""
+    tokenizer = how.get("tokenizer")
+    columns = Columns(*(how.get(f"{role}_col") for role in ("user", "item", "time", "tie")))
+    return Settings(
+        task=how.get("task"),
+        split=how.get("split", "users"),
+        split_seed=how.get("split_seed", 0),
+        k_core=how.get("k_core", 0),
+        min_length=how.get("min_length"),
+        repeats=how.get("repeats"),
+        seen_items=how.get("seen_items"),
+        read_as=ReadAs(
+            how.get("format"),
+            columns,
+            parse_delimiter(how.get("delimiter")),
+            parse_quote(how.get("quote")),
+        ),
+        tokens=how.get("tokens"),
+        vocabulary_size=how.get("vocabulary_size"),
+        engine=how.get("engine", "duckdb"),
+        tokenizer=None if tokenizer is None else Path(tokenizer),
+    )
+
+
+def _open(
+    source: Any, settings: Settings, data_root: str | os.PathLike[str] | None
+) -> Opened | ClusterLog:
+    """What reads the source: Spark, where it is asked for and the source is an event log."""
+    if settings.engine == "duckdb":
+        return open_source(source, settings.read_as, settings.task, data_root)
+    from farzi.data.cluster import ClusterLog
+    from farzi.data.readers import ParquetReader
+
+    if isinstance(source, str) and is_address(source):
+        if settings.task == "language":
+            raise SettingsError("--engine spark is for event logs, and not for --task language.")
+        return ClusterLog.at(source, settings.read_as)
+    opened = open_source(source, settings.read_as, settings.task, data_root)
+    if opened.log is None:
+        return opened
+    if not isinstance(opened.log, ParquetReader):
+        raise SettingsError(
+            "--engine spark reads Parquet by its path or address, and no other source such as "
+            f"{opened.log.label}."
+        )
+    return ClusterLog.on_disk(opened.log.path, opened.log.name, opened.log.read_as)
 
 
 _REMEMBERED = {
     "recommend": (
-        "repeats", "k_core", "min_length", "user_col", "item_col", "time_col", "format",
+        "repeats", "k_core", "min_length", "user_col", "item_col", "time_col", "tie_col", "format",
         "delimiter", "quote",
     ),
     "language": ("tokens", "vocabulary_size", "format"),
@@ -244,7 +346,7 @@ def _prepare_text(reader: TextReader, settings: Settings, report: Progress) -> P
 
 def _load_prepared(folder: Path, settings: Settings) -> PreparedData:
     """A folder prepared before, if it is what is asked for."""
-    data = PreparedData.load(folder)
+    data = load_parts(folder) if is_in_parts(folder) else PreparedData.load(folder)
     if settings.task not in {None, data.task}:
         raise SettingsError(f"--task {settings.task}: {folder} was prepared for {data.task}.")
     by_seed = data.split_kind not in {"leave-last-out", "official"}

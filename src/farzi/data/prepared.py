@@ -28,10 +28,10 @@ from farzi.data.vocabulary import EOS, Vocabulary
 from farzi.data.windows import default_stride
 from farzi.errors import DataError
 
-__all__ = ["PreparedData", "check_writable"]
+__all__ = ["PARTS", "PreparedData", "check_record", "check_writable"]
 
 FORMAT = 1
-_PARTS = ("train", "validation", "test")
+PARTS = ("train", "validation", "test")
 _VOCABULARY = "vocabulary.json"
 
 _SPLIT_LINES = {
@@ -102,7 +102,7 @@ class PreparedData:
     @property
     def parts(self) -> dict[str, Sequences]:
         """The three parts by name."""
-        return {part: getattr(self, part) for part in _PARTS}
+        return {part: getattr(self, part) for part in PARTS}
 
     def protocol_line(
         self,
@@ -139,7 +139,7 @@ class PreparedData:
         return [
             self._seen_items_rule(),
             f"full ranking over {self.vocabulary.size:,} items",
-            "ties in time keep source order",
+            self._tie_rule(),
             self._repeats_rule(),
             f"k-core {core or 'off'}",
             f"min length {self.protocol['min_length']}",
@@ -153,6 +153,10 @@ class PreparedData:
             share = int(self.protocol["repeated_events"] or 0) / events
             return f"{rule} ({share:.2%} of events repeat one; kept above {KEEP_ABOVE:.0%})"
         return f"{rule} ({_DECIDED_BY[str(by)]})" if by in _DECIDED_BY else rule
+
+    def _tie_rule(self) -> str:
+        tie = self.protocol.get("tie_col")
+        return "ties in time keep source order" if tie is None else f"ties in time by {tie!r}"
 
     def _repeats_rule(self) -> str:
         if self.protocol["repeats"] != "keep":
@@ -207,7 +211,7 @@ class PreparedData:
         restore_folder(folder)
         record = _read_record(folder / RECORD)
         vocabulary = Vocabulary.load(folder / _VOCABULARY)
-        for part in _PARTS:
+        for part in PARTS:
             record[part] = Sequences.load(folder / part)
             _check_tokens(f"{folder / part}", record[part], vocabulary.size)
         tokenizer = _load_tokenizer(folder, record["protocol"], vocabulary)
@@ -241,6 +245,19 @@ def _read_record(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: cannot be read ({' '.join(str(error).split())}).") from None
     if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
         raise DataError(f"{file}: not of format {FORMAT}; prepare the source again.")
+    return check_record(file, record)
+
+
+def check_record(file: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `PreparedData` that a record holds.
+
+    Args:
+        file: what an error calls it.
+        record: the fields as JSON has them, and no others.
+
+    Raises:
+        DataError: a field is missing, unknown or wrong.
+    """
     sentences = {name: record.pop(name, []) for name in _SENTENCES}
     if record.keys() != _FIELD_TYPES.keys():
         wrong = sorted(record.keys() ^ _FIELD_TYPES.keys())
@@ -290,7 +307,7 @@ def check_writable(folder: Path, *, overwrite: bool) -> None:
 
 
 _OURS = re.compile(
-    rf"\.?((?:{'|'.join(_PARTS)})\.(?:tokens|offsets)\.npy|{_VOCABULARY}|{RECORD}|{TOKENIZER}|{TOKENIZER_CONFIG})(\.[0-9a-f]{{8}})?"
+    rf"\.?((?:{'|'.join(PARTS)})\.(?:tokens|offsets)\.npy|{_VOCABULARY}|{RECORD}|{TOKENIZER}|{TOKENIZER_CONFIG})(\.[0-9a-f]{{8}})?"
 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ __all__ = [
     "close_names",
     "data_cache",
     "find",
+    "is_address",
     "is_prepared",
     "open_source",
     "resolve",
@@ -127,7 +129,7 @@ class Origin:
     """Where prepared data were read: a run's folder keeps it, an artifact never does.
 
     Args:
-        source: a name in `SOURCES`, or an absolute path.
+        source: a name in `SOURCES`, an absolute path or an address.
         data_root: the absolute folder of the known datasets, where one was named.
         tokenizer: the absolute folder of the tokenizer that cut the text, where one did.
     """
@@ -151,6 +153,8 @@ class Origin:
             Origin(source='ml-100k', data_root='/data', tokenizer=None)
         """
         name = os.fspath(source)
+        if is_address(name):
+            return cls(name)
         root = data_root if data_root is not None else os.environ.get("FARZI_DATA_ROOT")
         return cls(
             name if name in SOURCES else str(Path(name).expanduser().absolute()),
@@ -355,6 +359,7 @@ def open_source(
         DataError: it is not there, or could be read in two ways.
         SettingsError: a setting does not fit it.
     """
+    from farzi.data.parts import is_in_parts
     from farzi.data.readers.memory import is_table
 
     if is_table(source):
@@ -364,7 +369,7 @@ def open_source(
         return _open_known(found, read_as, task, data_root)
     if not found.is_dir():
         return _open_file(found, read_as, task)
-    if is_prepared(found):
+    if is_prepared(found) or is_in_parts(found):
         return Opened(folder=found)
     return _open_folder(found, read_as, task)
 
@@ -385,9 +390,22 @@ def resolve(source: str) -> Source | Path:
     path = Path(source).expanduser()
     if path.exists():
         return path
+    if is_address(source):
+        raise DataError(f"{source}: an address is read with --engine spark, and is a log's alone.")
     if path.suffix or len(path.parts) > 1:
         raise DataError(f"{source}: there is no such file.")
     raise DataError(f"{source}: neither a file nor a known source{close_names(source)}.")
+
+
+def is_address(name: str) -> bool:
+    """Whether a name says how to reach it, as `hdfs://...` and `s3a://...` do.
+
+    Example:
+        >>> from farzi.data.sources import is_address
+        >>> is_address("hdfs://cluster/logs"), is_address("logs/today.parquet")
+        (True, False)
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", name) is not None
 
 
 def close_names(name: str) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "ThreeWays",
     "check_seed",
     "hash_ids",
+    "hash_sorted_ids",
     "leave_last_out",
     "three_ways",
 ]
@@ -100,7 +101,12 @@ def hash_ids(ids: Iterable[int | str]) -> str:
         >>> hash_ids([2, 1]) == hash_ids([1, 2]) != hash_ids(["1", "2"])
         True
     """
+    return hash_sorted_ids(sorted(ids))
+
+
+def hash_sorted_ids(ids: Iterable[int | str]) -> str:
+    """`hash_ids` of ids that come in their order, none of them kept."""
     digest = hashlib.sha256()
-    for original in sorted(ids):
+    for original in ids:
         digest.update(json.dumps(original).encode() + b"\n")
     return f"sha256:{digest.hexdigest()}"

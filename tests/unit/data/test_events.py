@@ -29,7 +29,8 @@ def log() -> Iterator[Log]:
 
 
 def order(selected: ibis.Table) -> list[tuple[str, int]]:
-    found = events.order_events(selected, events.catalogue(selected)).to_pyarrow()
+    numbered = events.number_events(selected, events.catalogue(selected))
+    found = numbered.order_by("user", *events.order_of(numbered)).to_pyarrow()
     return list(zip(found["user"].to_pylist(), found["token"].to_pylist(), strict=True))
 
 
@@ -67,5 +68,7 @@ def test_the_core_counts_again_after_every_drop(log: Log) -> None:
 def test_the_expression_has_a_form_on_spark(repeats: events.Repeats) -> None:
     table = ibis.table({"user": "string", "item": "int64", "time": "int64", "row": "int64"}, "log")
     selected = events.select_events(table, k_core=0, min_length=3, repeats=repeats)
-    expression = events.order_events(selected, events.catalogue(selected))
+    expression = events.place_events(
+        selected, events.catalogue(selected), events.number_users(selected)
+    )
     assert "ORDER BY" in str(ibis.to_sql(expression, dialect="pyspark"))

@@ -192,16 +192,6 @@ def test_prepared_data_load_with_numpy_alone(tmp_path: Path) -> None:
     assert child.stdout.strip() == str(len(ITEMS)), child.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of pyspark, about the pandas that is installed
-@pytest.mark.parametrize("settings", [{}, {"k_core": 3, "repeats": "first"}])
-def test_spark_prepares_the_same_sequences(settings: dict[str, object], tmp_path: Path) -> None:
-    pytest.importorskip("pyspark", reason="the `spark` extra is not installed")
-    log = write_log(tmp_path / "log.csv")
-    on_duckdb = prepare(log, **settings)  # type: ignore[arg-type]
-    assert prepare(log, engine="spark", **settings) == on_duckdb  # type: ignore[arg-type]
-
-
 # --------------------------------------------------------------------------------- known datasets
 
 

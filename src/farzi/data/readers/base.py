@@ -1,8 +1,9 @@
 """What every reader of an event log gives, and the checks and types that all of them share.
 
 A reader leaves a relation `raw` in DuckDB with `row` (int64, from 0: the event's place in the
-source), `user`, `item` and, unless the rows are in time order, `time`. `make_events` checks every
-value, names the first that is wrong, and makes `events` of it: the same rows with types.
+source), `user`, `item`, unless the rows are in time order `time`, and where a column of the source
+decides between events of one time `tie`. `make_events` checks every value, names the first that is
+wrong, and makes `events` of it: the same rows with types.
 """
 
 from __future__ import annotations
@@ -14,7 +15,16 @@ from typing import Any, Literal, Protocol
 from farzi.data.columns import Chosen, Columns, shorten
 from farzi.errors import DataError
 
-__all__ = ["Kind", "Log", "LogReader", "kind_of_type", "literal", "make_events", "quoted"]
+__all__ = [
+    "Kind",
+    "Log",
+    "LogReader",
+    "check_events",
+    "kind_of_type",
+    "literal",
+    "make_events",
+    "quoted",
+]
 
 Kind = Literal["text", "integer", "float", "decimal", "date", "nanoseconds"]
 Place = Callable[[int], str]  # row to `FILE, line N` or the like
@@ -59,7 +69,8 @@ class LogReader(Protocol):
 
         `events` has `user` and `item` (int64 where every one is a plain integer, else text),
         `time` (int64 or double: seconds or whatever the source counts; micro- or nanoseconds where
-        it holds dates) and `row` (int64, from 0, the event's place in the source).
+        it holds dates), `row` (int64, from 0, the event's place in the source) and, where it was
+        asked for, `tie` (as `time`), which orders events of one time before `row` does.
 
         Raises:
             DataError: one line that names the source and the row, column or flag at fault.
@@ -114,6 +125,35 @@ def make_events(
     Raises:
         DataError: a value is missing or is neither an id nor a time.
     """
+    select, notes = check_events(connection, chosen, place, kinds)
+    if view:
+        connection.execute(f"CREATE TEMP VIEW events AS {select}")
+    else:
+        connection.execute(f"CREATE TEMP TABLE events AS {select}")
+        connection.execute("DROP TABLE raw")
+    return notes
+
+
+def check_events(
+    connection: Any,
+    chosen: Chosen,
+    place: Place,
+    kinds: Mapping[str, Kind | str] | None = None,
+) -> tuple[str, tuple[str, ...]]:
+    """Check every value of `raw`.
+
+    Args:
+        connection: what holds `raw` and takes DuckDB's SQL.
+        chosen: which columns of the source are read.
+        place: what an error calls a row.
+        kinds: what each column holds; None: text.
+
+    Returns:
+        the query that makes `events` of `raw`; what had to be decided.
+
+    Raises:
+        DataError: a value is missing or is neither an id nor a time.
+    """
     kinds = kinds or {}
     checks = _Checks(connection, chosen, place)
     for role in chosen.read:
@@ -122,15 +162,14 @@ def make_events(
         raise DataError(f"{place(-1)}: the file holds no events.")
     for role in chosen.read:
         checks.missing(role, kinds.get(role, "text"))
-    time = "row" if chosen.in_row_order else checks.time(kinds.get("time", "text"))
-    user, item = (checks.id(role, kinds.get(role, "text")) for role in ("user", "item"))
-    select = f"SELECT {user} AS user, {item} AS item, {time} AS time, row FROM raw"
-    if view:
-        connection.execute(f"CREATE TEMP VIEW events AS {select}")
+    time = "row" if chosen.in_row_order else checks.time("time", kinds.get("time", "text"))
+    if chosen.tie is not None:
+        time += f" AS time, {checks.time('tie', kinds.get('tie', 'text'))} AS tie"
     else:
-        connection.execute(f"CREATE TEMP TABLE events AS {select}")
-        connection.execute("DROP TABLE raw")
-    return tuple(checks.notes)
+        time += " AS time"
+    user, item = (checks.id(role, kinds.get(role, "text")) for role in ("user", "item"))
+    select = f"SELECT {user} AS user, {item} AS item, {time}, row FROM raw"
+    return select, tuple(checks.notes)
 
 
 @dataclass
@@ -145,10 +184,10 @@ class _Checks:
     def kind(self, role: str, kind: Kind | str) -> None:
         """Refuse a column whose type is neither that of an id nor that of a time."""
         allowed = {"text", "integer", "float", "decimal"}
-        allowed |= {"date", "nanoseconds"} if role == "time" else set()
+        allowed |= {"date", "nanoseconds"} if role in _ORDERS else set()
         if kind not in allowed:
             holds = "dates" if kind in {"date", "nanoseconds"} else kind
-            wanted = "numbers or dates" if role == "time" else "whole numbers or text"
+            wanted = "numbers or dates" if role in _ORDERS else "whole numbers or text"
             raise DataError(
                 f"{self.place(-1)}, column {self.chosen.read[role]!r}: it holds {holds}, where "
                 f"{wanted} are needed; --{role}-col names another."
@@ -157,7 +196,7 @@ class _Checks:
     def missing(self, role: str, kind: Kind | str) -> None:
         """Refuse a row without a value."""
         empty = {"text": f" OR \"{role}\" = ''", "float": f' OR isnan("{role}")'}.get(kind, "")
-        if not (kind == "float" and role == "time"):
+        if not (kind == "float" and role in _ORDERS):
             self.refuse(role, f'"{role}" IS NULL{empty}', "the value is missing")
         else:
             self.refuse(role, f'"{role}" IS NULL', "the value is missing")
@@ -179,34 +218,34 @@ class _Checks:
         self._note_whole(role)
         return whole
 
-    def time(self, kind: Kind | str) -> str:
-        """The expression of the time, after every value was found to be one."""
+    def time(self, role: str, kind: Kind | str) -> str:
+        """The expression of a time, after every value was found to be one."""
         if kind == "date":
-            self.refuse("time", "NOT isfinite(time)", _NO_DATE)
-            return "epoch_us(time)"
+            self.refuse(role, f"NOT isfinite({role})", _NO_DATE)
+            return f"epoch_us({role})"
         if kind == "nanoseconds":
-            self.refuse("time", "NOT isfinite(time)", _NO_DATE)
-            return "epoch_ns(time)"
-        if kind == "integer" and self.all("TRY_CAST(time AS BIGINT) IS NOT NULL"):
-            return "CAST(time AS BIGINT)"
+            self.refuse(role, f"NOT isfinite({role})", _NO_DATE)
+            return f"epoch_ns({role})"
+        if kind == "integer" and self.all(f"TRY_CAST({role} AS BIGINT) IS NOT NULL"):
+            return f"CAST({role} AS BIGINT)"
         if kind in {"integer", "float", "decimal"}:
-            self.refuse("time", "NOT isfinite(CAST(time AS DOUBLE))", _NO_TIME)
-            return "CAST(time AS DOUBLE)"
-        expression, wrong, problem = self._text_time()
-        self.refuse("time", wrong, problem)
+            self.refuse(role, f"NOT isfinite(CAST({role} AS DOUBLE))", _NO_TIME)
+            return f"CAST({role} AS DOUBLE)"
+        expression, wrong, problem = self._text_time(role)
+        self.refuse(role, wrong, problem)
         return expression
 
-    def _text_time(self) -> tuple[str, str, str]:
+    def _text_time(self, role: str) -> tuple[str, str, str]:
         """The expression for a time written as text, what is wrong, and what to say of it.
 
         The first row says whether the column holds numbers or dates.
         """
-        number = "TRY_CAST(time AS DOUBLE)"
-        integer = "TRY_CAST(time AS BIGINT)"
-        date = "TRY_CAST(time AS TIMESTAMPTZ)"
+        number = f"TRY_CAST({role} AS DOUBLE)"
+        integer = f"TRY_CAST({role} AS BIGINT)"
+        date = f"TRY_CAST({role} AS TIMESTAMPTZ)"
         is_number, is_date, all_integer = self.connection.execute(
             f"SELECT arg_min({number} IS NOT NULL, row), arg_min({date} IS NOT NULL, row), "
-            f"bool_and({integer} IS NOT NULL AND regexp_full_match(time, '[+-]?[0-9]+')) FROM raw"
+            f"bool_and({integer} IS NOT NULL AND regexp_full_match({role}, '[+-]?[0-9]+')) FROM raw"
         ).fetchone()
         if is_date and not is_number:
             return (
@@ -222,10 +261,10 @@ class _Checks:
         value = f'"{role}"'
         if kind == "float":
             self.refuse(role, f"NOT isfinite({value})", "{} is no id")
-            self.refuse(role, f"{value} <> trunc({value})", "{} is not a whole number, so no id")
+            self.refuse(role, f"{value} <> round({value})", "{} is not a whole number, so no id")
             self.refuse(role, f"abs({value}) > {_EXACT}", _TOO_LARGE)
         else:
-            self.refuse(role, f"{value} <> trunc({value})", "{} is not a whole number, so no id")
+            self.refuse(role, f"{value} <> round({value})", "{} is not a whole number, so no id")
             self.refuse(role, f"TRY_CAST({value} AS BIGINT) IS NULL", _TOO_LARGE)
         self._note_whole(role)
         return f"CAST({value} AS BIGINT)"
@@ -255,6 +294,7 @@ class _Checks:
         return bool(self.connection.execute(f"SELECT bool_and({condition}) FROM raw").fetchone()[0])
 
 
+_ORDERS = {"time", "tie"}  # the roles that order events
 _NO_DATE = "{} is not a date"
 _NO_TIME = "{} is neither a number nor a date"
 _TOO_LARGE = "{} is too large a fraction to be a whole number exactly"

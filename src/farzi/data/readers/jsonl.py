@@ -143,7 +143,7 @@ def _refuse_types(connection: Any, chosen: Chosen, place: Any) -> None:
         whole = r"-?[0-9]+(\.0+)?"
         fraction = f"{role}_type = 'DOUBLE' AND NOT regexp_full_match(\"{role}\", '{whole}')"
         wrong = f"{role}_type IN ('ARRAY', 'OBJECT', 'BOOLEAN')"
-        wrong += f" OR {fraction}" if role != "time" else ""
+        wrong += f" OR {fraction}" if role in {"user", "item"} else ""
         found = connection.execute(
             f'SELECT row, {role}_type, "{role}" FROM raw WHERE {wrong} ORDER BY row LIMIT 1'
         ).fetchone()
@@ -153,7 +153,7 @@ def _refuse_types(connection: Any, chosen: Chosen, place: Any) -> None:
         if kind == "DOUBLE":
             problem = f"{value!r} is not a whole number, so no id"
         else:
-            problem = f"it is {_HOLDS[kind]}, no {'time' if role == 'time' else 'id'}"
+            problem = f"it is {_HOLDS[kind]}, no {'id' if role in {'user', 'item'} else 'time'}"
             problem += f"; name what stands inside, such as {name}.id" if kind == "OBJECT" else ""
         raise DataError(f"{place(row)}, column {name!r}: {problem}.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,12 +121,12 @@ class TableReader:
 
 def hash_events(connection: Any) -> str:
     """`sha256:...` of users, items and times in the order of the rows, however they are chunked."""
-    digests = {
-        part: hashlib.sha256() for part in ("user", "user length", "item", "item length", "time")
-    }
-    events = connection.sql("SELECT user, item, time FROM events ORDER BY row")
+    columns = [name for name in connection.table("events").columns if name != "row"]
+    parts = [(name, f"{name} length") if name in {"user", "item"} else (name,) for name in columns]
+    digests = {part: hashlib.sha256() for part in itertools.chain(*parts)}
+    events = connection.sql(f"SELECT {', '.join(columns)} FROM events ORDER BY row")
     for batch in events.to_arrow_reader(1 << 20):
-        for name in ("user", "item", "time"):
+        for name in columns:
             values = batch.column(name).to_pylist()
             if values and isinstance(values[0], str):
                 encoded = [value.encode() for value in values]
