@@ -20,23 +20,48 @@ SIGNALS = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.slow  # where cores are scarce the main thread works itself, a minute between questions
 @SIGNALS
 def test_a_long_query_is_interrupted(
     number: signal.Signals, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """DuckDB asks for signals while it works, though the handler is Python's."""
+    """However few cores there are, though the handler is Python's and DuckDB is at work."""
     import duckdb
+
+    from farzi.data.interrupts import interrupted_by_signals
 
     began = time.monotonic()
     with _common.error_boundary() as outcome, _common.ended_by_signals():
         threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
-        with duckdb.connect() as connection:
+        with duckdb.connect() as connection, interrupted_by_signals(connection.interrupt):
             connection.execute("SELECT count(*) FROM range(1000000) a, range(1000000) b").fetchall()
     assert outcome.code == code
     assert time.monotonic() - began < 30  # a second on an idle machine, and hours to its end
     said = capsys.readouterr().err
     assert said in ("stopped by SIGTERM; run it again\n", "interrupted\n")
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _ask_oneself_to_stop() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(30)
+
+
+def test_a_listener_leaves_nothing_behind_and_yields_to_another() -> None:
+    from farzi.data.interrupts import interrupted_by_signals
+
+    called: list[str] = []
+    before = _open_files(), threading.active_count()
+    with interrupted_by_signals(lambda: called.append("outer")):
+        with interrupted_by_signals(lambda: called.append("inner")):
+            pass  # the outer one reads the signals already
+        with pytest.raises(KeyboardInterrupt):
+            _ask_oneself_to_stop()
+    assert called == ["outer"]
+    assert (_open_files(), threading.active_count()) == before
+    assert signal.set_wakeup_fd(-1) == -1
 
 
 @SIGNALS

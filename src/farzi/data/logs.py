@@ -12,6 +12,7 @@ import numpy as np
 
 from farzi.data import splits
 from farzi.data.events import Repeats, catalogue, number_events, order_of, select_events
+from farzi.data.interrupts import interrupted_by_signals
 from farzi.data.notes import LargestShares, count_unrankable, held_out_notes, log_notes
 from farzi.data.prepared import PreparedData
 from farzi.data.repeats import Repetition, count_repetition, decide_seen_items
@@ -291,7 +292,8 @@ def _workspace() -> Iterator[Any]:
         limit = max(_LEAST_MEMORY, threads * _MEMORY_A_THREAD)
         backend.con.execute(f"SET memory_limit = '{limit >> 20}MiB'")
         try:
-            yield backend
+            with interrupted_by_signals(backend.con.interrupt):
+                yield backend
         finally:
             backend.disconnect()
 
