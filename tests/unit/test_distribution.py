@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -54,8 +55,58 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return wheel, sdist
 
 
-def test_the_citation_names_this_version() -> None:
-    assert f"version: {farzi.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+CHANGELOG = "# Changelog\n\n## [0.2.0] - {}\n\n### Added\n\n## [0.1.0] - 2026-01-31\n"
+CITATION = "title: farzi\nversion: 0.2.0\n"
+
+
+def faults(version: str, changelog: str, citation: str, tags: list[str]) -> list[str]:
+    """What contradicts CONTRIBUTING's rule for versions; `tags` are those of this commit."""
+    headings = re.findall(r"^## (.*)$", changelog, re.MULTILINE)
+    found = []
+    for place, heading in enumerate(headings):
+        known = re.fullmatch(r"\[\d+\.\d+\.\d+\] - (unreleased|\d{4}-\d\d-\d\d)", heading)
+        if known is None or (place and known[1] == "unreleased"):
+            found.append(f"CHANGELOG.md: heading {heading!r}")
+    numbers = [[int(n) for n in re.findall(r"\d+", line.partition(" ")[0])] for line in headings]
+    if numbers != sorted(numbers, reverse=True) or len({*map(tuple, numbers)}) < len(numbers):
+        found.append("CHANGELOG.md: versions must fall")
+    if not headings or not headings[0].startswith(f"[{version}] "):
+        found.append(f"CHANGELOG.md: the first heading is not that of {version}")
+    if f"\nversion: {version}\n" not in citation:
+        found.append(f"CITATION.cff: not of {version}")
+    dated = bool(headings) and not headings[0].endswith("unreleased")
+    wrong = [tag for tag in tags if tag != f"v{version}" or not dated]
+    found += [f"tag {tag}: of another version, or of one without a date" for tag in wrong]
+    return found
+
+
+def test_a_version_is_the_same_everywhere() -> None:
+    listed = subprocess.run(
+        ["git", "tag", "--points-at", "HEAD", "--list", "v*"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    changelog, citation = ((ROOT / name).read_text() for name in ("CHANGELOG.md", "CITATION.cff"))
+    assert not faults(farzi.__version__, changelog, citation, listed.stdout.split())
+
+
+def test_a_version_that_differs_is_found() -> None:
+    unreleased, released = CHANGELOG.format("unreleased"), CHANGELOG.format("2026-02-28")
+    assert faults("0.2.0", unreleased, CITATION, []) == []
+    assert faults("0.2.0", released, CITATION, ["v0.2.0"]) == []
+    assert len(faults("0.3.0", released, CITATION, [])) == 2
+    assert faults("0.2.0", released, CITATION.replace("0.2.0", "0.1.0"), [])
+    assert faults("0.2.0", unreleased, CITATION, ["v0.2.0"])
+    assert faults("0.2.0", released, CITATION, ["v0.1.0"])
+    assert faults("0.2.0", CHANGELOG.format("soon"), CITATION, [])
+    assert faults("0.2.0", released.replace("2026-01-31", "unreleased"), CITATION, [])
+    assert faults("0.2.0", released.replace("[0.1.0]", "[0.10.0]"), CITATION, [])
+
+
+@pytest.mark.slow
+def test_a_distribution_has_the_version_of_the_source(built: tuple[Path, Path]) -> None:
+    wheel, sdist = built
+    assert wheel.name == f"farzi-{farzi.__version__}-py3-none-any.whl"
+    assert sdist.name == f"farzi-{farzi.__version__}.tar.gz"
 
 
 @pytest.mark.slow
