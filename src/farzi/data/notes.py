@@ -14,6 +14,7 @@ from farzi.data.vocabulary import UNKNOWN, Vocabulary
 if TYPE_CHECKING:
     from farzi.data.repeats import Repetition
     from farzi.data.sequences import Sequences
+    from farzi.data.tokenizer import Tokenizer
 
 __all__ = [
     "LargestShares",
@@ -162,21 +163,21 @@ def unknown_share(
     return unknowns / max(1, tokens - sentences)
 
 
-def text_notes(
-    share: float, unknown_word: str | None = UNKNOWN, *, by_tokenizer: bool = False
-) -> tuple[list[str], list[str]]:
+def text_notes(share: float, tokenizer: Tokenizer | None = None) -> tuple[list[str], list[str]]:
     """Notes and warnings of a text.
 
     Args:
         share: of its held-out words that are not known.
-        unknown_word: as for `unknown_share`.
-        by_tokenizer: whether a tokenizer cuts the text.
+        tokenizer: what cuts the text, where a tokenizer does.
     """
+    unknown_word = UNKNOWN if tokenizer is None else tokenizer.unknown
+    if tokenizer is not None and tokenizer.knows_bytes:
+        return ["the tokenizer knows every word, as bytes where not as pieces of it"], []
     if unknown_word is None:
-        return ["the tokenizer knows every word, as pieces of it or as bytes"], []
+        return [], ["the tokenizer has no token for what it does not know, and may leave it out"]
     said = f"{share:.1%} of the held-out words are {shorten(unknown_word, 40)}"
     if share <= _UNKNOWN_WORDS:
         return [said], []
-    if by_tokenizer:
+    if tokenizer is not None:
         return [], [f"{said}: the tokenizer is of another language, or of another kind of text"]
     return [], [f"{said}: see --vocabulary-size, and --tokens for text that is not cut by blanks"]

@@ -310,7 +310,7 @@ def _prepare_text(reader: TextReader, settings: Settings, report: Progress) -> P
         }
     train, validation, test = (text.encode_sentences(part, vocabulary, eos) for part in read.parts)
     share = notes.unknown_share((validation, test), vocabulary, unknown)
-    noted, warned = notes.text_notes(share, unknown, by_tokenizer=tokenizer is not None)
+    noted, warned = notes.text_notes(share, tokenizer)
     report(2, 2, "done")
     return PreparedData(
         task="language",

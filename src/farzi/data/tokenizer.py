@@ -88,21 +88,40 @@ class Tokenizer:
 
     @property
     def unknown(self) -> str | None:
-        """The token of what it does not know; None where it knows everything, as bytes."""
+        """The token of what it does not know; None where it has none, see `knows_bytes`."""
         model = self._parsed["model"]
         token, place = model.get("unk_token"), model.get("unk_id")
         if type(place) is int and 0 <= place < len(self.tokens):
             token = self.tokens[place]
         return token if isinstance(token, str) and token in self._ids else None
 
+    @property
+    def knows_bytes(self) -> bool:
+        """Whether it has a token for every byte, so that there is nothing that it does not know."""
+        spelled = {f"<0x{byte:02X}>" for byte in range(256)}
+        if self._parsed["model"].get("byte_fallback") and spelled <= self._ids.keys():
+            return True
+        # As GPT-2 spells bytes: visible ones of Latin-1 as they are, the others from U+0100 on.
+        visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+        others = range(0x100, 0x100 + 256 - len(visible))
+        return set(map(chr, (*visible, *others))) <= self._ids.keys()
+
     def cut(self, line: str) -> list[str]:
         """The tokens of a line, without those that the tokenizer puts around a text.
 
         Raises:
             SettingsError: the library `tokenizers` is not installed.
+            DataError: the tokenizer cannot cut the line: it has no token for a word.
             ValueError: the library cannot read the file, or reads other ids from it.
         """
-        encoding = self._library.encode(line, add_special_tokens=False)
+        library = self._library
+        try:
+            encoding = library.encode(line, add_special_tokens=False)
+        except Exception as error:  # the library raises nothing narrower
+            reason = shorten(str(error), 120)
+            raise DataError(
+                f"the tokenizer {self.name} cannot cut {shorten(line, 60)!r} ({reason})."
+            ) from None
         return [self.tokens[token] for token in encoding.ids]
 
     @cached_property
@@ -168,7 +187,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         SettingsError: the library `tokenizers` is not installed.
     """
     folder = folder.expanduser()
-    tokenizer = load_tokenizer(folder, stem_of(folder))
+    tokenizer = load_tokenizer(folder, shorten(stem_of(folder), 60))
     try:
         tokenizer.cut("")
     except ValueError as error:

@@ -67,7 +67,7 @@ def test_bytes_go_there_and_back(tmp_path: Path) -> None:
     lines = {loaded.decode(row[:-1].tolist()) for part in data.parts.values() for row in part}
     assert lines == {f"naïve 🦉 {n}  тест   {n}!" for n in range(20)}
     assert data.protocol["unknown_share"] == 0.0
-    assert data.notes == ("the tokenizer knows every word, as pieces of it or as bytes",)
+    assert data.notes == ("the tokenizer knows every word, as bytes where not as pieces of it",)
 
 
 def test_the_protocol_names_it_by_its_content(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_the_protocol_names_it_by_its_content(tmp_path: Path) -> None:
     text = write_lines(tmp_path / "notes.txt")
     data = prepare(text, tokenizer=folder)
     tokenizer = read_tokenizer(folder)
-    assert data.protocol["tokenizer"] == "bert\nsmall"
+    assert data.protocol["tokenizer"] == "bert small"
     assert data.protocol["tokenizer_sha256"] == tokenizer.sha256
     assert data.protocol_line(9).endswith(
         f"vocabulary {data.vocabulary.size} uncut | every sentence ends with [SEP] | "
@@ -98,6 +98,30 @@ def test_unknown_pieces_are_counted(tmp_path: Path) -> None:
         "50.0% of the held-out words are [UNK]: the tokenizer is of another language, or of "
         "another kind of text",
     )
+
+
+def test_what_is_left_out_or_cannot_be_cut_is_said(tmp_path: Path) -> None:
+    """A tokenizer without a token for the unknown drops it, or fails at it, by its model."""
+    import tokenizers
+
+    text = tmp_path / "notes.txt"
+    text.write_text("".join(f"b a{'b' * n}\n" for n in range(10)), encoding="utf-8")
+    ids = {"<eos>": 0, "a": 1}
+    models = {
+        "dropping": tokenizers.models.BPE(vocab=ids, merges=[]),
+        "failing": tokenizers.models.WordLevel(vocab=ids, unk_token="[UNK]"),
+    }
+    for name, model in models.items():
+        made = tokenizers.Tokenizer(model)
+        made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+        (tmp_path / name).mkdir()
+        made.save(str(tmp_path / name / "tokenizer.json"))
+    data = prepare(text, tokenizer=tmp_path / "dropping")
+    assert data.warnings == (
+        "the tokenizer has no token for what it does not know, and may leave it out",
+    )
+    with pytest.raises(DataError, match=r"the tokenizer failing cannot cut 'b a' \(.*UNK"):
+        prepare(text, tokenizer=tmp_path / "failing")
 
 
 def test_a_prepared_folder_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
