@@ -72,3 +72,12 @@ def test_the_expression_has_a_form_on_spark(repeats: events.Repeats) -> None:
         selected, events.catalogue(selected), events.number_users(selected)
     )
     assert "ORDER BY" in str(ibis.to_sql(expression, dialect="pyspark"))
+
+
+def test_a_core_begins_no_engine_of_its_own(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held in memory between rounds belongs to no engine; Ibis would begin one for it."""
+    monkeypatch.setattr(ibis.options, "default_backend", None)
+    rows = [(user, item, 0, 0) for user in "abc" for item in "xyz"]
+    kept = events.core(log([*rows, ("d", "x", 0, 0)]), 2)
+    assert events.count(kept) == 9
+    assert ibis.options.default_backend is None
