@@ -117,10 +117,9 @@ class Tokenizer:
         library = self._library
         try:
             encoding = library.encode(line, add_special_tokens=False)
-        except Exception as error:  # the library raises nothing narrower
-            reason = shorten(str(error), 120)
+        except BaseException as error:
             raise DataError(
-                f"the tokenizer {self.name} cannot cut {shorten(line, 60)!r} ({reason})."
+                f"the tokenizer {self.name} cannot cut {shorten(line, 60)!r} ({_reason(error)})."
             ) from None
         return [self.tokens[token] for token in encoding.ids]
 
@@ -134,8 +133,8 @@ class Tokenizer:
             ) from None
         try:
             loaded = tokenizers.Tokenizer.from_str(self.content.decode("utf-8"))
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(shorten(" ".join(str(error).split()), 200)) from None
+        except BaseException as error:
+            raise ValueError(_reason(error)) from None
         loaded.no_truncation()  # of each sentence, without a word
         loaded.no_padding()
         if loaded.get_vocab() != self._ids:
@@ -173,10 +172,22 @@ def _entries(value: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
             yield (pair[0] if isinstance(pair, list) and pair else None), place
     else:
         raise ValueError("it has no `model.vocab`")
-    for added in value.get("added_tokens") or ():
-        if not isinstance(added, dict):
-            raise ValueError("`added_tokens` must be a list of objects")
+    several = value.get("added_tokens") or []
+    if not isinstance(several, list) or not all(isinstance(added, dict) for added in several):
+        raise ValueError("`added_tokens` must be a list of objects")
+    for added in several:
         yield added.get("content"), added.get("id")
+
+
+def _reason(error: BaseException) -> str:
+    """What the library says: it raises nothing narrower than Exception, and panics of Rust's.
+
+    Raises:
+        BaseException: the error itself, where it is not the library's, such as an interrupt.
+    """
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+    return shorten(str(error), 200)
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:

@@ -173,7 +173,8 @@ CHANGES = {
         dropout=0.1
     ),
     "cannot be used: .*": lambda value: value["model"].update(type="GPT"),
-    "`added_tokens` must be a list": lambda value: value.update(added_tokens=["a"]),
+    "`added_tokens` must be a list of": lambda value: value.update(added_tokens=["a"]),
+    "`added_tokens` must be a list": lambda value: value.update(added_tokens=7),
 }
 
 
@@ -202,6 +203,28 @@ def test_a_file_that_is_none_is_named(content: bytes, said: str, tmp_path: Path)
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(DataError, match=rf"tokenizer\.json: cannot be used: .*{said}"):
         read_tokenizer(tmp_path)
+
+
+class PanicException(BaseException):
+    """As Rust's panics are called in Python."""
+
+
+@pytest.mark.parametrize("raised", [PanicException("range end index 7"), KeyboardInterrupt()])
+def test_a_panic_of_the_library_is_one_line_and_an_interrupt_is_one(
+    raised: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        @staticmethod
+        def from_str(content: str) -> None:
+            raise raised
+
+    folder = byte_level(tmp_path / "small")
+    monkeypatch.setattr("tokenizers.Tokenizer", Broken)
+    panics = isinstance(raised, PanicException)
+    with pytest.raises(DataError if panics else KeyboardInterrupt) as caught:
+        read_tokenizer(folder)
+    if panics:
+        assert str(caught.value).endswith("tokenizer.json: cannot be used: range end index 7.")
 
 
 def test_folders_that_hold_none(tmp_path: Path) -> None:
