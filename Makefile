@@ -4,6 +4,7 @@
 #   make demo      distils the standard library's own calls and compares: the five-minute tour
 #   make check     what CI runs: format, lint, types, import contracts, tests
 #   make slow      the tests marked slow, the gradient ladder at its full length among them
+#   make spark     the tests of preparing by Spark: they need Java 17, and install pyspark
 #   make mutate    mutation testing of what scores, trains and splits, with its page
 #   make compat    the tests with the lowest and with the newest versions of every dependency
 #   make audit     known vulnerabilities of the pinned versions
@@ -26,7 +27,7 @@ PYTEST := $(TEST_THREADS) $(BIN)/python -m pytest --no-header
 DEMO_DIR ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: audit compat sbom help install demo test check format mutate bench slow docs docs-site dist clean
+.PHONY: audit compat sbom help install demo test check format mutate bench slow spark docs docs-site dist clean
 
 help:
 	@sed -n 's/^#   make/  make/p' Makefile
@@ -78,6 +79,10 @@ format: $(STAMP)
 
 slow: $(STAMP)
 	@$(PYTEST) -m slow --numprocesses $(WORKERS)
+
+spark: $(STAMP)
+	@$(PIP) install -qq --constraint constraints.txt --editable '.[spark]'
+	@$(PYTEST) -m slow tests/unit/data/test_cluster.py
 
 mutate: $(STAMP)
 	@$(TEST_THREADS) nice -n 15 $(BIN)/python scripts/mutation.py run

@@ -1,9 +1,9 @@
 """Preparing a log on Spark: Parquet parts in, parts of sequences out, on any file system it knows.
 
 Spark reads, checks, counts, orders, numbers and splits; the expressions and the checks are those
-that DuckDB runs. What comes to the driver: a line for each file, the counts, eight bytes a user for
-the draw of the split, and the ids of the training users, as a stream that is hashed. Executors run
-no Python.
+that DuckDB runs. What comes to the driver: a line for each file, the counts, some thirty bytes a
+user for the draw of the split, and the ids of the training users, as a stream that is hashed.
+Executors run no Python.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from farzi.data.readers.base import Kind, check_events
 from farzi.data.readers.parquet import expressions, nested_names
 from farzi.data.repeats import Repetition
 from farzi.data.settings import Settings
-from farzi.data.sources import is_address
 from farzi.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
@@ -85,12 +84,12 @@ class ClusterLog:
     def at(cls, address: str, read_as: ReadAs) -> ClusterLog:
         """What lies at an address."""
         name = re.sub(r"\.(parquet|pq)$", "", _path_of(address).rstrip("/").rsplit("/", 1)[-1])
-        return cls(_escape(address), address, name, read_as)
+        return cls(address, address, name, read_as)
 
     @classmethod
     def on_disk(cls, path: Path, name: str, read_as: ReadAs) -> ClusterLog:
         """A file or a folder that every machine of the cluster sees under the same path."""
-        return cls(_escape(f"file://{path.absolute()}"), str(path), name, read_as)
+        return cls(f"file://{path.resolve()}", str(path), name, read_as)
 
 
 def prepare_by_cluster(log: ClusterLog, settings: Settings, report: Report) -> PreparedData:
@@ -154,8 +153,11 @@ def _spark(label: str) -> Iterator[Any]:
     except ImportError:
         raise SettingsError("--engine spark needs an extra: pip install 'farzi[spark]'.") from None
     try:
+        own = SparkSession.getActiveSession() is None
         builder = SparkSession.builder.config("spark.ui.showConsoleProgress", "false")
         session = builder.getOrCreate().newSession()
+        if own and not session.conf.get("spark.log.level", ""):
+            session.sparkContext.setLogLevel("OFF")  # what fails is said in a line
     except (PySparkException, Py4JError, OSError) as error:
         raise SettingsError(
             f"--engine spark: Spark does not start ({_reason(error)}); `farzi doctor` says whether "
@@ -185,6 +187,13 @@ def _translate(query: str) -> str:
     import sqlglot
 
     return sqlglot.transpile(query, read="duckdb", write="spark")[0]
+
+
+def _send(session: Any, columns: Mapping[str, Any]) -> Any:
+    """A table of what is here, as Arrow: a list of rows would have executors start Python."""
+    import pyarrow as pa
+
+    return session.createDataFrame(pa.table(dict(columns)))
 
 
 class _Connection:
@@ -238,7 +247,7 @@ def _read(session: Any, log: ClusterLog) -> Log:
     fields, kinds = _fields(*expressions(schema, chosen))
     _number_rows(session, source, fields)
     rows = {row.file: row.rows for row in session.table("farzi_files").collect()}
-    ordered = sorted(rows, key=_components)
+    ordered = sorted(rows, key=_names_of_uri)
 
     def place(row: int) -> str:
         if row < 0:
@@ -267,15 +276,18 @@ def _read(session: Any, log: ClusterLog) -> Log:
 
 def _list_files(session: Any, log: ClusterLog) -> list[_File]:
     """The Parquet parts at an address, in the order of their names."""
-    if not _exists(session, log.address):
+    address = _escape(log.address)
+    if not _exists(session, address):
         raise DataError(f"{log.label}: there is no such file.")
     listed = session.read.format("binaryFile").option("recursiveFileLookup", "true")
     found = [
         _File(row.path, row.length)
-        for row in listed.load(log.address).select("path", "length").collect()
+        for row in listed.load(address).select("path", "length").collect()
     ]
-    top = len(_components(log.label if is_address(log.label) else str(Path(log.label).absolute())))
-    inside = [(file, _components(file.path)[top:]) for file in found]
+    above = _names(log.address)
+    inside = [(file, _names(file.path)[len(above) :]) for file in found]
+    if any(_names(file.path)[: len(above)] != above for file in found):
+        raise DataError(f"{log.label}: Spark lists it under other names; write it in full.")
     parts = [
         file
         for file, below in inside
@@ -295,7 +307,7 @@ def _list_files(session: Any, log: ClusterLog) -> list[_File]:
             )
         if file.length == 0:
             raise DataError(f"{file.path}: the file is empty.")
-    return sorted(parts, key=lambda file: _components(file.path))
+    return sorted(parts, key=lambda file: _names(file.path))
 
 
 def _fields(query: str, kinds: dict[str, Kind | str]) -> tuple[list[str], dict[str, Kind | str]]:
@@ -314,15 +326,21 @@ def _fields(query: str, kinds: dict[str, Kind | str]) -> tuple[list[str], dict[s
 
 def _number_rows(session: Any, source: Any, fields: Sequence[str]) -> None:
     """The view `raw`, rows numbered by the order of the files and the place in them."""
+    import pyarrow as pa
+
     raw = source.selectExpr("_metadata.file_path AS file", "_metadata.row_index AS index", *fields)
     counted = raw.groupBy("file").count().collect()
     counts = sorted(
-        ((row["file"], row["count"]) for row in counted), key=lambda c: _components(c[0])
+        ((row["file"], row["count"]) for row in counted), key=lambda c: _names_of_uri(c[0])
     )
     before = itertools.accumulate((rows for _, rows in counts), initial=0)
-    files = session.createDataFrame(
-        [(file, rows, first) for (file, rows), first in zip(counts, before, strict=False)],
-        "file STRING, rows BIGINT, first_row BIGINT",
+    files = _send(
+        session,
+        {
+            "file": pa.array([file for file, _ in counts], pa.string()),
+            "rows": pa.array([rows for _, rows in counts], pa.int64()),
+            "first_row": pa.array(list(before)[:-1], pa.int64()),
+        },
     )
     files.createOrReplaceTempView("farzi_files")
     raw.createOrReplaceTempView("farzi_rows")
@@ -337,7 +355,7 @@ def _fingerprint(session: Any, paths: Sequence[str]) -> str:
     """`sha256:...` of the content of the parts, each hashed where it is read."""
     content = session.read.format("binaryFile").load(list(paths))
     hashed = content.selectExpr("path", "sha2(content, 256) AS digest").collect()
-    ordered = sorted(hashed, key=lambda row: _components(row.path))
+    ordered = sorted(hashed, key=lambda row: _names(row.path))
     return join_digests([row.digest for row in ordered])
 
 
@@ -378,9 +396,14 @@ def _path_of(address: str) -> str:
     return re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?", "", address)
 
 
-def _components(address: str) -> list[str]:
+def _names(address: str) -> list[str]:
     """The names in an address, by which files are ordered as local paths are."""
-    return [name for name in _path_of(urllib.parse.unquote(address)).split("/") if name]
+    return [name for name in _path_of(address).split("/") if name]
+
+
+def _names_of_uri(uri: str) -> list[str]:
+    """Likewise, of an address in which some characters are written as %XX."""
+    return _names(urllib.parse.unquote(uri))
 
 
 def _escape(address: str) -> str:
@@ -421,10 +444,8 @@ class _Engine:
 
     def send(self, columns: Mapping[str, NDArray[Any]]) -> ir.Table:
         """A table of arrays of this process."""
-        import pyarrow as pa
-
         name = f"farzi_held_{len(self._held)}"
-        frame = self._session.createDataFrame(pa.table(dict(columns)))
+        frame = _send(self._session, columns)
         frame.createOrReplaceTempView(name)
         self._held.append(frame)
         return self.table(name)
@@ -457,7 +478,7 @@ def _prepare(
     finally:
         engine.free()
     line = json.dumps({"format": PARTS_FORMAT, **record}, sort_keys=True)
-    text = session.createDataFrame([(line,)], "line STRING").coalesce(1)
+    text = _send(session, {"line": [line]}).coalesce(1)
     text.write.text(f"{out}/{PARTS_RECORD}")
     return record
 

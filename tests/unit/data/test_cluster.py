@@ -43,6 +43,7 @@ def spark() -> Iterator[Any]:
         pytest.skip("Spark needs Java 17 or later, and there is none")
     from pyspark.sql import SparkSession
 
+    os.environ["PYSPARK_PYTHON"] = "/no/python"  # executors need none
     builder = SparkSession.builder.master("local[1]")
     for name, value in QUICK.items():
         builder = builder.config(name, value)
@@ -50,6 +51,7 @@ def spark() -> Iterator[Any]:
     session.sparkContext.setLogLevel("ERROR")
     yield session
     session.stop()
+    del os.environ["PYSPARK_PYTHON"]
 
 
 def events(seed: int = 0, count: int = 600) -> dict[str, Any]:
@@ -149,9 +151,11 @@ def test_parts_at_an_address_are_a_source(
         prepare(tmp_path / "parts")
 
 
-def test_one_file_is_a_log_too(tmp_path: Path) -> None:
-    pq.write_table(pa.table(events()), tmp_path / "a log [1].parquet")
-    log = tmp_path / "a log [1].parquet"
+def test_one_file_is_a_log_too_by_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    pq.write_table(pa.table(events()), tmp_path / "a %41 log [1].parquet")
+    monkeypatch.chdir(tmp_path / "here")
+    log = "../here/../a %41 log [1].parquet"
     assert prepare(log, engine="spark") == prepare(log)
 
 
@@ -191,6 +195,9 @@ def test_what_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Spark failed") as caught:
         prepare(log, engine="spark")
     assert "\n" not in str(caught.value)
+    pq.write_table(pa.table({"user": [1], "item": [1]}), log / "z.parquet")
+    with pytest.raises(DataError, match=r"z.parquet, row 1, column 'time': the value is missing"):
+        prepare(log, engine="spark")
     (tmp_path / "log.csv").write_text("user,item,time\n1,1,1\n")
     with pytest.raises(SettingsError, match="reads Parquet by its path or address"):
         prepare(tmp_path / "log.csv", engine="spark")
