@@ -103,6 +103,8 @@ def test_data(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clicks = "visitor,page,at\n" + "".join(f"{u},{i},{t}\n" for u, i, t in table)
     (place / "clicks.csv.gz").write_bytes(gzip.compress(clicks.encode()))
     (place / "ratings.dat").write_text("".join(f"{u}::{i}::5::{t}\n" for u, i, t in table))
+    plays = (f"{u},{i},{t // 3},{t}\n" for u, i, t in table)
+    (place / "plays.csv").write_text("user,item,day,play_number\n" + "".join(plays))
     users, items, _ = zip(*table, strict=True)
     pq.write_table(pa.table({"user": users, "item": items}), place / "baskets.parquet")
     views = [{"user": {"id": u}, "page": {"id": i}, "timestamp": t} for u, i, t in table]
@@ -111,7 +113,7 @@ def test_data(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "sequences.txt").write_text("\n".join(lines) + "\n")
     (place / "notes.txt").write_text("".join(f"note {n % 7} of many notes.\n" for n in range(60)))
     byte_level(place / "my-tokenizer")
-    assert len(commands) == 7
+    assert len(commands) == 8
     for command in commands:
         out = run(*shlex.split(command)[1:], capsys=capsys)
         assert out

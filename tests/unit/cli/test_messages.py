@@ -37,6 +37,7 @@ READ_BY = {
 # Where a flag is named after only some of those commands can have come to it.
 ONLY = {
     ("data", "--force"): {"prepare"},
+    ("data", "--out"): {"prepare"},
     ("data", "--split-seed"): READERS - {"evaluate", "compare"},
 }
 OF_EVERY_COMMAND = {"cli/__init__.py", "cli/_common.py", "cli/_source.py"}
