@@ -1,5 +1,9 @@
 """A small log with structure: every user walks one of three circles of items."""
 
+import signal
+import subprocess
+from time import monotonic
+
 import numpy as np
 
 from farzi.data import prepare
@@ -123,3 +127,16 @@ def distiller(tmp_path, settings=TINY, **kwargs):
         start,
         **kwargs,
     )
+
+
+def ended_by(running: subprocess.Popen[str], number: signal.Signals, code: int) -> str:
+    """Send a command a signal; what it still says until it ends, soon and with that exit code."""
+    sent = monotonic()
+    running.send_signal(number)
+    try:
+        said = running.communicate(timeout=60)[1]
+    finally:
+        running.kill()
+    assert monotonic() - sent < 30  # a second or two on a machine of its own
+    assert running.returncode == code
+    return said

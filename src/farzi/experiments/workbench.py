@@ -35,15 +35,13 @@ __all__ = ["Workbench"]
 
 Tell = Callable[[str], None]
 
-LATER = {"schedule": "constant", "student": ""}
-"""Settings of teachers younger than some kept cells; they change a name where they differ."""
+LATER = {"schedule": "constant", "student": "", "dtype": "auto"}
+"""Settings younger than some kept cells; they change a name where they differ."""
 
 
-def _asked_for(teachers: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in teachers.items() if LATER.get(name, _NOTHING) != value}
-
-
-_NOTHING = object()
+def _named_by(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a group of settings is part of a cell's name."""
+    return {name: value for name, value in settings.items() if (name, value) not in LATER.items()}
 
 
 @functools.lru_cache(maxsize=2)
@@ -113,7 +111,7 @@ class Workbench:
             "code": f"format {RESULT_FORMAT}",
             **self._source(),
             "student": dict(plan.teacher.settings()),
-            "teachers": _asked_for(values["teachers"]),
+            "teachers": _named_by(values["teachers"]),
             "validation_size": values["outer"]["validation_size"],
             "seed": values["seed"],
         }
@@ -121,10 +119,8 @@ class Workbench:
     def distill_identity(self, name: str) -> dict[str, Any]:
         """All that distilled sequences depend on."""
         plan = self.plans[name]
-        settings = plan.settings.as_dict()
-        settings["teachers"] = _asked_for(settings["teachers"])
-        if settings["dtype"] == "auto":
-            del settings["dtype"]
+        settings = _named_by(plan.settings.as_dict())
+        settings["teachers"] = _named_by(settings["teachers"])
         return {
             "kind": "distill",
             "row": name,
@@ -183,6 +179,7 @@ class Workbench:
             artifact = read_artifact(self.run_folder(name) / "artifact")
             few, num_bytes = {name: artifact.synthetic}, {name: artifact.num_bytes}
         student = self.plans.get(name, self._main).student
+        omega = self._omega() if "teachers" in needs else None
         settings = dict(student.settings())
         split = Split(
             self.data,
@@ -190,10 +187,10 @@ class Workbench:
             self.settings.num_sequences,
             self.settings.inner.batch_size,
             few,
-            self._omega().teachers() if "teachers" in needs else (),
+            () if omega is None else omega.teachers(),
             self.keys,
             own=None if settings["name"] in STUDENTS else student,
-            teacher=self._omega().student(student) if "teachers" in needs else None,
+            teacher=None if omega is None else omega.student(student),
             num_bytes=num_bytes,
         )
         return Cells(split, self.experiment.compare, self.store, Store(self.runs / "tries"))

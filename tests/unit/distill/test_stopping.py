@@ -10,7 +10,7 @@ import time
 import pytest
 
 from farzi.distill import distill
-from toy import SMALL, toy_data, write_log
+from toy import SMALL, ended_by, toy_data, write_log
 
 
 def files(folder):
@@ -81,15 +81,7 @@ def stop_when_there(running, tmp_path, stage, number, code):
         time.sleep(0.05)
     time.sleep(0.5)
     assert running.poll() is None, running.stderr.read()
-    sent = time.monotonic()
-    running.send_signal(number)
-    try:
-        said = running.communicate(timeout=60)[1]
-    finally:
-        running.kill()
-    assert time.monotonic() - sent < 30  # a second or two on a machine of its own
-    assert running.returncode == code
-    return said
+    return ended_by(running, number, code)
 
 
 @pytest.mark.slow
