@@ -64,7 +64,14 @@ from farzi.provenance import (
     write_origin,
 )
 from farzi.trained import WEIGHTS, TrainedModel, load_model, save_model
-from farzi.training import Batches, RealBatches, SyntheticBatches, Trained, TrainSettings
+from farzi.training import (
+    Batches,
+    RealBatches,
+    Schedule,
+    SyntheticBatches,
+    Trained,
+    TrainSettings,
+)
 from farzi.training import train as train_student
 
 __all__ = [
@@ -527,6 +534,7 @@ def compare(
     dropouts: Sequence[float] = (),
     smoothings: Sequence[float] = (),
     decays: Sequence[float] = (),
+    schedules: Sequence[Schedule] = (),
     full_batch: Sequence[int] = (),
     tune_seconds: float | None = None,
     patience: int | None = None,
@@ -555,6 +563,8 @@ def compare(
         dropouts: dropout rates, likewise.
         smoothings: shares of label smoothing, likewise.
         decays: weight decays, likewise.
+        schedules: schedules of the step size, likewise: `constant`, whose runs validation stops,
+            `linear`, whose runs go on to the last step that the limits below allow.
         full_batch: sequences a step that the rows of all training data are tuned over.
         tune_seconds: seconds of training that tuning one row on one split may take.
         patience: looks at validation without improvement after which a run stops.
@@ -593,6 +603,7 @@ def compare(
         "dropouts": dropouts,
         "smoothings": smoothings,
         "decays": decays,
+        "schedules": schedules,
         "batches": full_batch,
     }
     numbers = {

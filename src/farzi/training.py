@@ -40,6 +40,8 @@ __all__ = [
 
 Schedule = Literal["constant", "linear"]
 
+Stopped = Literal["validation", "schedule", "cap"]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -270,15 +272,15 @@ class Trained:
         step: steps taken until then.
         loss: validation loss there.
         curve: every look.
-        stopped: `validation` when the loss no longer fell, `cap` at the last allowed step or
-            second.
+        stopped: `validation` when the loss no longer fell, `schedule` where the step size had
+            fallen to nothing, `cap` at the last allowed step or second.
     """
 
     params: dict[str, Tensor]
     step: int
     loss: float
     curve: tuple[Look, ...]
-    stopped: Literal["validation", "cap"]
+    stopped: Stopped
 
     @property
     def best_step(self) -> int:
@@ -397,9 +399,11 @@ def train(
             "try a smaller one.",
             step=curve[-1].step,
         )
-    stopped: Literal["validation", "cap"] = (
-        "validation" if looks_since_best >= settings.patience else "cap"
-    )
+    stopped: Stopped = "cap"
+    if looks_since_best >= settings.patience:
+        stopped = "validation"
+    elif settings.schedule == "linear" and curve[-1].step == settings.max_steps:
+        stopped = "schedule"
     return Trained(best[2], best[0], best[1], tuple(curve), stopped)
 
 

@@ -212,6 +212,9 @@ def test_patience_counts_looks_since_the_best():
     assert (trained.curve[-1].step, trained.stopped) == (7, "cap")
     _, trained = seen_by(TrainSettings(max_steps=9, eval_every=1, patience=4), losses=losses)
     assert (trained.step, trained.stopped) == (9, "cap")
+    falling = TrainSettings(max_steps=9, eval_every=1, patience=4, schedule="linear")
+    _, trained = seen_by(falling, losses=losses)
+    assert (trained.step, trained.stopped) == (9, "schedule")
 
 
 def test_looks_that_are_not_finite_are_passed_over_or_end_in_an_error():

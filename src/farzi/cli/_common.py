@@ -399,6 +399,7 @@ _CALLED = {  # arguments whose flags have another name
     "decays": "--grid-decay",
     "dropouts": "--grid-dropout",
     "smoothings": "--grid-smoothing",
+    "schedules": "--grid-schedule",
 }
 
 

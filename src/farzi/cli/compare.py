@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -30,6 +30,9 @@ def compare(
     grid_dropout: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
     grid_smoothing: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
     grid_decay: Annotated[tuple[float, ...], Parameter(consume_multiple=True)] = (),
+    grid_schedule: Annotated[
+        tuple[Literal["constant", "linear"], ...], Parameter(consume_multiple=True)
+    ] = (),
     full_batch: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     tune_seconds: float | None = None,
     patience: int | None = None,
@@ -63,6 +66,8 @@ def compare(
         grid_dropout: dropout rates that every row is tuned over.
         grid_smoothing: shares of label smoothing that every row is tuned over.
         grid_decay: weight decays that every row is tuned over.
+        grid_schedule: schedules of the step size that every row is tuned over: constant, whose runs
+            validation stops, linear, whose runs go on to the last step that the limits allow.
         full_batch: sequences a step that the rows of all training data are tuned over.
         tune_seconds: seconds of training that tuning one row on one split may take.
         patience: looks at validation without improvement after which a run stops; looks are a tenth
@@ -102,6 +107,7 @@ def compare(
             dropouts=grid_dropout,
             smoothings=grid_smoothing,
             decays=grid_decay,
+            schedules=grid_schedule,
             full_batch=full_batch,
             tune_seconds=tune_seconds,
             patience=patience,

@@ -6,9 +6,9 @@ piece is the same wherever it was made. A piece that is there is not made again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -20,6 +20,7 @@ from farzi.experiments.splits import Split
 from farzi.experiments.store import RESULT_FORMAT, Store
 from farzi.experiments.students import Limits, fixed_run, scored_run, train_student
 from farzi.experiments.tuning import Axes, Search, Try, search
+from farzi.training import Schedule
 
 __all__ = ["Cells", "CompareSettings"]
 
@@ -39,6 +40,9 @@ class CompareSettings:
         decays: weight decays that are tried.
         dropouts: dropout rates that are tried.
         smoothings: shares of label smoothing that are tried.
+        schedules: schedules of the step size that are tried: `constant`, whose runs validation
+            stops, and `linear`, whose runs go on until the step size is nothing, at `max_steps` or
+            `max_epochs`. Either way the weights of the best look are scored.
         tune_seconds: seconds of training that the search of one row and split may take; None: as
             long as it needs.
         max_steps: most steps of a small row.
@@ -61,6 +65,7 @@ class CompareSettings:
     decays: tuple[float, ...] = (0.0, 0.05)
     dropouts: tuple[float, ...] = (0.0, 0.2)
     smoothings: tuple[float, ...] = (0.1, 0.0)
+    schedules: tuple[Schedule, ...] = ("constant",)
     tune_seconds: float | None = None
     max_steps: int = 20_000
     max_epochs: int | None = None
@@ -87,6 +92,7 @@ class CompareSettings:
             ("decays", self.decays, all(value >= 0 for value in self.decays)),
             ("dropouts", self.dropouts, all(0 <= value < 1 for value in self.dropouts)),
             ("smoothings", self.smoothings, all(0 <= value < 1 for value in self.smoothings)),
+            ("schedules", self.schedules, set(self.schedules) <= set(get_args(Schedule))),
         ):
             if not values or not good:
                 shown = ", ".join(map(str, values)) or "nothing"
@@ -106,13 +112,18 @@ class CompareSettings:
 
     def axes(self, row: Row, split: Split) -> Axes:
         """What is tuned of a row, in order."""
-        return {
+        axes: dict[str, Sequence[Any]] = {
             "lr": self.lrs,
             "batch_size": (split.batch_size,) if row.sized else self.batches,
             "weight_decay": self.decays,
             "dropout": self.dropouts,
             "smoothing": self.smoothings,
         }
+        if self.schedules != (
+            "constant",
+        ):  # results of before there were schedules keep their name
+            axes["schedule"] = self.schedules
+        return axes
 
 
 @dataclass
@@ -187,7 +198,7 @@ class Cells:
         return Search.from_json(result), was_there
 
     def _tried(self, name: str, row: Row, choice: Choice, tell: Tell) -> Try:
-        identity = {**self.identity("try", name, row), "choice": asdict(choice)}
+        identity = {**self.identity("try", name, row), "choice": choice.named()}
 
         def make() -> Mapping[str, Any]:
             tell(str(choice))

@@ -261,7 +261,7 @@ def _row_result(name: str, of_row: Mapping[str, list[Run]]) -> RowResult:
 
 def _is_finished(run: Run, of_row: Mapping[str, list[Run]]) -> bool:
     """Whether a run stopped by itself, or had at least the seconds that full data took."""
-    if run.training is None or run.training.stopped == "validation":
+    if run.training is None or run.training.stopped in ("validation", "schedule"):
         return True
     if run.row == "full":
         return False

@@ -202,12 +202,19 @@ def _ratio(comparison: Comparison, row: str) -> float | None:
 
 def _choice_grid(comparison: Comparison) -> Grid:
     fields = ("lr", "batch_size", "weight_decay", "dropout", "smoothing")
-    head = ("", "split", *(name.replace("_", " ") for name in fields), "best step")
+    scheduled = any(
+        choice.get("schedule", "constant") != "constant"
+        for row in comparison.rows
+        for choice in row.chosen
+    )
+    names = [*(name.replace("_", " ") for name in fields), *(["schedule"] if scheduled else [])]
+    head = ("", "split", *names, "best step")
     rows = [
         (
             row.name,
             str(choice["split_seed"]),
             *(f"{choice[name]:g}" for name in fields),
+            *([choice.get("schedule", "constant")] if scheduled else []),
             "" if row.step is None else f"{row.step:,.0f}",
         )
         for row in comparison.rows

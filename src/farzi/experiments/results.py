@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 __all__ = ["Choice", "Look", "Run", "Training", "headline_metrics"]
 
@@ -32,6 +32,7 @@ class Choice:
         weight_decay: decoupled weight decay.
         dropout: rate of dropout.
         smoothing: label smoothing.
+        schedule: `constant`, or `linear`: the step size falls to nothing at the last step.
     """
 
     lr: float
@@ -39,6 +40,20 @@ class Choice:
     weight_decay: float = 0.0
     dropout: float = 0.0
     smoothing: float = 0.0
+    schedule: Literal["constant", "linear"] = "constant"
+
+    def named(self) -> dict[str, Any]:
+        """The fields by which a kept result is found; a constant schedule, the older one, is none.
+
+        Example:
+            >>> from farzi.experiments.results import Choice
+            >>> "schedule" in Choice(0.01, 10).named()
+            False
+        """
+        values = asdict(self)
+        if self.schedule == "constant":
+            del values["schedule"]
+        return values
 
     def __str__(self) -> str:
         parts = [
@@ -47,6 +62,7 @@ class Choice:
             f"decay {self.weight_decay:g}",
             f"dropout {self.dropout:g}",
             f"smoothing {self.smoothing:g}",
+            *([self.schedule] if self.schedule != "constant" else []),
         ]
         return ", ".join(parts)
 
@@ -69,7 +85,8 @@ class Training:
         events: tokens read until then, repeats counted.
         seconds: seconds of training until then, looks at validation not counted.
         total_seconds: the same until the run stopped.
-        stopped: `validation` when the loss no longer fell, `cap` where a limit ended the run.
+        stopped: `validation` when the loss no longer fell, `schedule` where the step size had
+            fallen to nothing, `cap` where a limit ended the run.
         curve: every look.
     """
 

@@ -79,18 +79,20 @@ def train_student(
     if len(looked) > limits.validation_size:
         looked = looked.take(np.arange(limits.validation_size))
     epoch = batches.steps_per_epoch
+    most = _most_steps(sample, limits, epoch)
     trained = train(
         student,
         batches,
         TrainSettings(
             lr=choice.lr,
-            max_steps=_most_steps(sample, limits, epoch),
+            max_steps=most,
             eval_every=max(limits.eval_every, epoch // 2 if sample.whole else 0),
             look_growth=limits.look_growth,
-            patience=limits.patience,
+            patience=limits.patience if choice.schedule == "constant" else most,
             weight_decay=choice.weight_decay,
             smoothing=choice.smoothing,
             seed=seed,
+            schedule=choice.schedule,
         ),
         lambda params: validation_loss(student, params, looked),
         device=device,

@@ -18,7 +18,7 @@ from farzi.experiments.results import Choice
 
 __all__ = ["Axes", "Search", "Try", "most_tries", "search"]
 
-Axes = Mapping[str, Sequence[float]]
+Axes = Mapping[str, Sequence[Any]]
 """Values by the field of `Choice`, in the order in which they are tried."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -288,7 +288,7 @@ class Workbench:
         return {
             **self.cells(name).identity("rank", name, row),
             "config": number,
-            "choice": asdict(chosen.choice),
+            "choice": chosen.choice.named(),
             "sizes": dict(chosen.sizes),
         }
 

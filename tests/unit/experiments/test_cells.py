@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from farzi.errors import SettingsError
 from farzi.experiments import cells as module
 from farzi.experiments.cells import Cells, CompareSettings
 from farzi.experiments.compare import compare
+from farzi.experiments.results import Choice
 from farzi.experiments.rows import load_row
 from farzi.experiments.splits import Split
 from farzi.experiments.store import Store
@@ -133,7 +135,13 @@ def test_a_result_depends_on_what_its_row_reads(split, change, rows):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"lrs": (0.05,)}, {"decays": (0.0, 0.1)}, {"patience": 3}, {"max_steps": 41}],
+    [
+        {"lrs": (0.05,)},
+        {"decays": (0.0, 0.1)},
+        {"schedules": ("linear",)},
+        {"patience": 3},
+        {"max_steps": 41},
+    ],
 )
 def test_a_result_depends_on_how_it_is_tuned(split, settings):
     row = load_row("random")
@@ -162,6 +170,34 @@ def test_looks_grow_rarer(split):
     assert steps[:3] == [10, 20, 30]
     assert all(gap == max(10, int(0.2 * step)) for step, gap in zip(steps, gaps[:-1], strict=False))
     assert run.training.stopped == "cap"
+
+
+def test_a_constant_schedule_is_no_part_of_a_name(split):
+    row = load_row("random")
+    identity = Cells(split, QUICK).score_identity("random", row, 0)
+    assert "schedule" not in identity["axes"]
+    assert "schedule" not in Choice(0.05, 3).named()
+    assert Choice(0.05, 3, schedule="linear").named()["schedule"] == "linear"
+
+
+def test_a_linear_schedule_goes_on_to_its_end(split):
+    row = load_row("full")
+    cells = Cells(split, replace(QUICK, schedules=("linear",), lrs=(0.05,), patience=1))
+    run, _ = cells.scored("full", row)
+    epoch = len(split.data.train) // 64 + (len(split.data.train) % 64 > 0)
+    assert run.choice.schedule == "linear"
+    assert run.training.curve[-1].step == 10 * epoch
+    assert run.training.stopped == "schedule"
+    both = replace(QUICK, schedules=("constant", "linear"), lrs=(0.05,))
+    search, _ = Cells(split, both).tuned("full", row)
+    assert [each.choice.schedule for each in search.tries] == ["constant", "linear"]
+    assert search.best == min(search.tries, key=lambda each: each.loss).choice
+
+
+@pytest.mark.parametrize("schedules", [(), ("cosine",)])
+def test_an_unknown_schedule_is_refused(schedules):
+    with pytest.raises(SettingsError, match=r"`schedules`: (nothing|cosine) cannot be tried"):
+        replace(QUICK, schedules=schedules)
 
 
 def test_a_scored_student_says_what_was_scored(split):

@@ -118,7 +118,7 @@ def test_seconds_to_a_share_of_full_data_are_read_off_the_curve():
 
 @pytest.mark.parametrize(
     ("stopped", "total", "finished"),
-    [("validation", 1, True), ("cap", 59, False), ("cap", 60, True)],
+    [("validation", 1, True), ("schedule", 1, True), ("cap", 59, False), ("cap", 60, True)],
 )
 def test_a_row_cut_off_before_the_seconds_of_full_data_is_no_result(stopped, total, finished):
     runs = [
