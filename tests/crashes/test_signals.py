@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -83,6 +84,39 @@ def test_a_draft_does_not_stay(
     assert main(["prepare", str(log), "--out", str(tmp_path / "out"), "-q"]) == code
     assert signal.getsignal(signal.SIGTERM) is before
     assert [path.name for path in tmp_path.iterdir()] == ["log.tsv"]
+
+
+@SIGNALS
+def test_a_signal_waits_for_an_import_to_end(
+    number: signal.Signals, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception in the middle of `import torch` can end the process with SIGABRT."""
+    (tmp_path / "heavy.py").write_text(
+        f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(0.2)\nloaded = True\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = signal.getsignal(number)
+    with _common.error_boundary() as outcome, _common.ended_by_signals():
+        importlib.import_module("heavy")
+        time.sleep(30)
+    assert outcome.code == code
+    assert sys.modules.pop("heavy").loaded
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_does_not_wait_for_an_import_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "endless.py").write_text(
+        f"import os, time\nos.kill(os.getpid(), {int(signal.SIGTERM)})\ntime.sleep(30)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(_common, "IMPORT_SECONDS", 0.3)
+    began = time.monotonic()
+    with _common.error_boundary() as outcome, _common.ended_by_signals():
+        importlib.import_module("endless")
+    assert outcome.code == 75
+    assert time.monotonic() - began < 15
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ import traceback as traceback_module
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import cyclopts
@@ -335,11 +336,22 @@ def error_boundary(
 def ended_by_signals() -> Iterator[None]:
     """Leave at SIGTERM and SIGINT as at an error, so that drafts are removed.
 
+    While a module is being imported it waits until that is done, at most `IMPORT_SECONDS`: an
+    exception in the middle of `import torch` can reach C++, which ends the process with SIGABRT.
+
     A command that saves and stops, as `distill` does, sets handlers of its own for that time.
     """
     got: list[int] = []
+    waiting: list[threading.Timer] = []
+    since_s: list[float] = []
 
-    def leave(number: int, frame: Any) -> None:
+    def leave(number: int, frame: FrameType | None) -> None:
+        since_s.append(time.monotonic())
+        if _is_importing(frame) and since_s[-1] - since_s[0] < IMPORT_SECONDS:
+            waiting.append(threading.Timer(0.05, os.kill, (os.getpid(), number)))
+            waiting[-1].daemon = True
+            waiting[-1].start()
+            return
         got.append(number)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
@@ -359,8 +371,26 @@ def ended_by_signals() -> Iterator[None]:
             raise KeyboardInterrupt from None
         raise SystemExit(EXIT_STOPPED) from None
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            for timer in waiting:
+                timer.cancel()
+                timer.join()  # what it sends comes while the handlers are still these
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+IMPORT_SECONDS = 20.0
+"""How long a signal waits for an import to end, at most."""
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """Whether a module is being imported where a signal came."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def describe_error(error: Exception, flags: Collection[str] = ()) -> tuple[int, str]:

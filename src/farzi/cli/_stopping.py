@@ -53,12 +53,13 @@ def stop_on_signal() -> Iterator[Stop]:
 
     def note(number: int, frame: Any) -> None:
         stop.got = number
+        outer = before[signal.Signals(number)]
+        if not stop.is_polled and callable(outer):
+            outer(number, frame)  # it says what came and leaves, or sends it again after an import
+            return
         for restored, handler in before.items():
             signal.signal(restored, handler)
         if not stop.is_polled:
-            outer = before[signal.Signals(number)]
-            if callable(outer):  # it says what came, and leaves
-                outer(number, frame)
             raise SystemExit(EXIT_STOPPED)
 
     for number in before:
