@@ -150,42 +150,53 @@ def overview_grid(groups: Sequence[Group]) -> Grid:
 
 
 def failures(groups: Sequence[Group]) -> list[str]:
-    """What does not work, a line each, as the numbers say."""
+    """What does not work, as the numbers say: a line for each source, size and student."""
     lines = []
-    for group, comparison, row in _distilled(groups):
-        name = f"{group.source} {group.title}, {row.name}"
-        if not row.finished:
-            lines.append(f"{name}: not finished, so no result.")
-            continue
-        ratio = _ratio(comparison, row.name)
-        if ratio is not None and ratio < 1:
-            lines.append(f"{name}: {ratio:.3f} of full data on the mean of the headline metrics.")
-        if row.bytes > 4 * group.events:
-            lines.append(
-                f"{name}: {row.bytes / (4 * group.events):.1f} times the bytes of the events that "
-                "it stands for."
-            )
     for group in groups:
-        for pair in () if group.comparison is None else group.comparison.paired:
-            worse = pair.low > 0 if pair.metric == "loss" else pair.high < 0
-            if worse and pair.b.endswith(("-soft", "start")):
-                lines.append(
-                    f"{group.source} {group.title}: farzi is behind {pair.b} in {pair.metric}, "
-                    f"{interval(pair)}."
-                )
-        lines += [
-            f"{group.source} {group.title}, {each.row}: trains no faster than full data, so making "
-            "it never pays."
-            for each in break_even(group)
-            if each.trainings is None
-        ]
-        lines += [
-            f"{group.source} {group.title}, {each.row}: its ranking of configurations is not told "
-            f"from chance (Kendall's tau {each.tau:.2f} [{each.low:.2f}, {each.high:.2f}])."
-            for each in group.rankings
-            if each.low <= 0
-        ]
+        found = _shortfalls(group) + _slow_or_misleading(group)
+        if found:
+            lines.append(f"{group.source} {group.title}: {'; '.join(found)}.")
     return lines
+
+
+def _shortfalls(group: Group) -> list[str]:
+    """Distilled rows that are unfinished, worse than full data, or larger."""
+    rows = [row for _, _, row in _distilled([group])]
+    done = [row for row in rows if row.finished]
+    below, large = [], []
+    for row in done:
+        ratio = None if group.comparison is None else _ratio(group.comparison, row.name)
+        if ratio is not None and ratio < 1:
+            below.append(f"{row.name} {ratio:.3f}")
+        if row.bytes > 4 * group.events:
+            large.append(f"{row.name} {row.bytes / (4 * group.events):.1f} times")
+    return [
+        f"{what}{', '.join(names)}"
+        for what, names in (
+            ("not finished, so no result: ", [row.name for row in rows if not row.finished]),
+            ("below full data on the mean of the headline metrics: ", below),
+            ("more bytes than the events: ", large),
+        )
+        if names
+    ]
+
+
+def _slow_or_misleading(group: Group) -> list[str]:
+    """Rows that save nothing, that beat farzi, or whose ranking says nothing."""
+    never = [each.row for each in break_even(group) if each.trainings is None]
+    found = [f"never pays, since full data train as fast: {', '.join(never)}"] if never else []
+    for pair in () if group.comparison is None else group.comparison.paired:
+        worse = pair.low > 0 if pair.metric == "loss" else pair.high < 0
+        if worse and pair.b.endswith(("-soft", "start")):
+            found.append(f"farzi is behind {pair.b} in {pair.metric}, {interval(pair)}")
+    chance = [
+        f"{each.row} {each.tau:.2f} [{each.low:.2f}, {each.high:.2f}]"
+        for each in group.rankings
+        if each.low <= 0
+    ]
+    if chance:
+        found.append(f"rankings not told from chance, by Kendall's tau: {', '.join(chance)}")
+    return found
 
 
 def _distilled(groups: Sequence[Group]) -> Iterator[tuple[Group, Comparison, RowResult]]:
