@@ -20,7 +20,7 @@ from farzi.data.sequences import Sequences
 from farzi.data.vocabulary import Vocabulary
 from farzi.errors import DataError
 
-__all__ = ["ITEMS", "PARTS_FORMAT", "PARTS_RECORD", "is_in_parts", "load_parts"]
+__all__ = ["ITEMS", "PARTS_FORMAT", "PARTS_RECORD", "is_cut_short", "is_in_parts", "load_parts"]
 
 PARTS_RECORD = "farzi-parts"
 PARTS_FORMAT = "farzi parts 1"
@@ -32,6 +32,27 @@ _BATCH = 1 << 20  # events read at a time
 def is_in_parts(folder: Path) -> bool:
     """Whether a folder holds a prepared log in parts, written to its end."""
     return (folder / PARTS_RECORD).is_dir()
+
+
+def is_cut_short(folder: Path) -> bool:
+    """Whether a folder is what a cluster that was stopped had written of a log in parts."""
+    names = {*PARTS, ITEMS}
+    entries = list(folder.iterdir())
+    if not entries or any(entry.name not in names or not entry.is_dir() for entry in entries):
+        return False
+    if any((entry / "_temporary").is_dir() for entry in entries):
+        return True
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for entry in entries:
+        for file in entry.glob("part-*.parquet"):
+            try:
+                columns = pq.read_schema(file).names
+            except (OSError, pa.ArrowException):
+                return False
+            return columns == (["token", "item"] if entry.name == ITEMS else ["place", "token"])
+    return False
 
 
 def load_parts(folder: Path) -> PreparedData:

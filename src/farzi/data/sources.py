@@ -359,7 +359,7 @@ def open_source(
         DataError: it is not there, or could be read in two ways.
         SettingsError: a setting does not fit it.
     """
-    from farzi.data.parts import is_in_parts
+    from farzi.data.parts import is_cut_short, is_in_parts
     from farzi.data.readers.memory import is_table
 
     if is_table(source):
@@ -371,6 +371,11 @@ def open_source(
         return _open_file(found, read_as, task)
     if is_prepared(found) or is_in_parts(found):
         return Opened(folder=found)
+    if is_cut_short(found):
+        raise DataError(
+            f"{found}: a cluster began to write these parts and did not finish; remove the folder "
+            "and prepare the source again."
+        )
     return _open_folder(found, read_as, task)
 
 

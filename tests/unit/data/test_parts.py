@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from farzi.cli import main
 from farzi.data import PreparedData, prepare
-from farzi.data.parts import load_parts
+from farzi.data.parts import is_cut_short, load_parts
 from farzi.data.preparation import prepare_parts
 from farzi.errors import DataError, SettingsError
 
@@ -157,6 +158,26 @@ def test_damaged_parts_are_refused_in_one_line(
     with pytest.raises(DataError, match=message) as caught:
         prepare(parts)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("written", [(), ("train",), ("train", "items"), ("items",)])
+def test_parts_that_were_not_finished_say_so(written: tuple[str, ...], parts: Path) -> None:
+    """The record is written last; Spark writes each folder's parts below `_temporary` first."""
+    for folder in parts.iterdir():
+        if folder.name not in written:
+            shutil.rmtree(folder)
+    if not written:
+        (parts / "train" / "_temporary" / "0").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"parts and did not finish; remove the folder") as caught:
+        prepare(parts)
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_of_the_same_names_may_be_a_log(tmp_path: Path) -> None:
+    (tmp_path / "log" / "train").mkdir(parents=True)
+    table = pa.table({"user": ["u"], "item": ["i"], "time": [1]})
+    pq.write_table(table, tmp_path / "log" / "train" / "part-0.parquet")
+    assert not is_cut_short(tmp_path / "log")
 
 
 def test_what_needs_spark_says_so(
