@@ -46,12 +46,12 @@ def is_cut_short(folder: Path) -> bool:
     import pyarrow.parquet as pq
 
     for entry in entries:
+        expected = ["token", "item"] if entry.name == ITEMS else ["place", "token"]
         for file in entry.glob("part-*.parquet"):
             try:
-                columns = pq.read_schema(file).names
+                return list(pq.read_schema(file).names) == expected
             except (OSError, pa.ArrowException):
                 return False
-            return columns == (["token", "item"] if entry.name == ITEMS else ["place", "token"])
     return False
 
 
