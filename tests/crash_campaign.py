@@ -210,7 +210,8 @@ class Commands:
 
 # ---------------------------------------------------------------------------------- campaigns
 
-_CLOCKS = re.compile(r"wall_s|.*seconds|.*_s|train_wall.*")
+# Clock times, and `went_on`: whether the seconds beside it are of a run that was taken up again.
+_CLOCKS = re.compile(r"wall_s|.*seconds|.*_s|train_wall.*|went_on")
 
 
 def _without_clocks(value: Any) -> Any:
