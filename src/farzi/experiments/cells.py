@@ -17,7 +17,7 @@ from farzi.experiments.results import Choice, Run
 from farzi.experiments.rows import ROWS
 from farzi.experiments.rows.base import Fixed, Row, Sample
 from farzi.experiments.splits import Split
-from farzi.experiments.store import RESULT_FORMAT, Store
+from farzi.experiments.store import RESULT_FORMAT, Store, named_by
 from farzi.experiments.students import Limits, fixed_run, scored_run, train_student
 from farzi.experiments.tuning import Axes, Search, Try, search
 from farzi.training import Schedule
@@ -198,7 +198,7 @@ class Cells:
         return Search.from_json(result), was_there
 
     def _tried(self, name: str, row: Row, choice: Choice, tell: Tell) -> Try:
-        identity = {**self.identity("try", name, row), "choice": choice.named()}
+        identity = {**self.identity("try", name, row), "choice": named_by(asdict(choice))}
 
         def make() -> Mapping[str, Any]:
             tell(str(choice))

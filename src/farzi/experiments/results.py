@@ -42,19 +42,6 @@ class Choice:
     smoothing: float = 0.0
     schedule: Literal["constant", "linear"] = "constant"
 
-    def named(self) -> dict[str, Any]:
-        """The fields by which a kept result is found; a constant schedule, the older one, is none.
-
-        Example:
-            >>> from farzi.experiments.results import Choice
-            >>> "schedule" in Choice(0.01, 10).named()
-            False
-        """
-        values = asdict(self)
-        if self.schedule == "constant":
-            del values["schedule"]
-        return values
-
     def __str__(self) -> str:
         parts = [
             f"lr {self.lr:g}",

@@ -18,7 +18,15 @@ from typing import Any
 from farzi.data.files import write_text
 from farzi.errors import DataError
 
-__all__ = ["RESULT_FORMAT", "Store", "key_of", "read_result", "source_hash", "wall_seconds"]
+__all__ = [
+    "RESULT_FORMAT",
+    "Store",
+    "key_of",
+    "named_by",
+    "read_result",
+    "source_hash",
+    "wall_seconds",
+]
 
 RESULT_FORMAT = 1
 """Raised when the code changes what a run scores: no earlier result is then taken for a new one."""
@@ -43,6 +51,22 @@ def source_hash() -> str:
     for path in sorted(root.rglob("*.py")) + sorted(root.rglob("*.c")):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+_LATER = {"schedule": "constant", "student": "", "dtype": "auto"}
+
+
+def named_by(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a group of settings is part of an identity.
+
+    Settings younger than some kept results are, where they differ from what was then.
+
+    Example:
+        >>> from farzi.experiments.store import named_by
+        >>> named_by({"lr": 0.01, "schedule": "constant"})
+        {'lr': 0.01}
+    """
+    return {name: value for name, value in settings.items() if (name, value) not in _LATER.items()}
 
 
 @dataclass(frozen=True)

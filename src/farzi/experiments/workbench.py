@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,13 @@ from farzi.experiments.rows.base import Row, Sample
 from farzi.experiments.rows.farzi import distilled as distilled_row
 from farzi.experiments.specification import Experiment
 from farzi.experiments.splits import Split
-from farzi.experiments.store import RESULT_FORMAT, Store, key_of
+from farzi.experiments.store import RESULT_FORMAT, Store, key_of, named_by
 from farzi.experiments.students import train_student
 from farzi.models import STUDENTS
 
 __all__ = ["Workbench"]
 
 Tell = Callable[[str], None]
-
-LATER = {"schedule": "constant", "student": "", "dtype": "auto"}
-"""Settings younger than some kept cells; they change a name where they differ."""
-
-
-def _named_by(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a group of settings is part of a cell's name."""
-    return {name: value for name, value in settings.items() if (name, value) not in LATER.items()}
 
 
 @functools.lru_cache(maxsize=2)
@@ -111,7 +103,7 @@ class Workbench:
             "code": f"format {RESULT_FORMAT}",
             **self._source(),
             "student": dict(plan.teacher.settings()),
-            "teachers": _named_by(values["teachers"]),
+            "teachers": named_by(values["teachers"]),
             "validation_size": values["outer"]["validation_size"],
             "seed": values["seed"],
         }
@@ -119,8 +111,8 @@ class Workbench:
     def distill_identity(self, name: str) -> dict[str, Any]:
         """All that distilled sequences depend on."""
         plan = self.plans[name]
-        settings = _named_by(plan.settings.as_dict())
-        settings["teachers"] = _named_by(settings["teachers"])
+        settings = named_by(plan.settings.as_dict())
+        settings["teachers"] = named_by(settings["teachers"])
         return {
             "kind": "distill",
             "row": name,
@@ -288,7 +280,7 @@ class Workbench:
         return {
             **self.cells(name).identity("rank", name, row),
             "config": number,
-            "choice": chosen.choice.named(),
+            "choice": named_by(asdict(chosen.choice)),
             "sizes": dict(chosen.sizes),
         }
 
