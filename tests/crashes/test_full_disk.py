@@ -17,7 +17,16 @@ from crash_cases import cases
 
 pytestmark = pytest.mark.slow
 
-COMMANDS = ["distill", "train", "prepare", "compare", "experiments", "export hf", "export topk"]
+COMMANDS = [
+    "distill",
+    "train",
+    "prepare",
+    "compare",
+    "experiments",
+    "export artifact",
+    "export hf",
+    "export topk",
+]
 NOBODY = 65534
 SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.85, 0.95)  # of what a run writes
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from farzi.cli._common import DEFAULT_OUTPUT, EXIT_FAILED, EXIT_STOPPED, Output
-from farzi.errors import SettingsError
+from farzi.cli._common import DEFAULT_OUTPUT, EXIT_STOPPED, Output
+from farzi.errors import FarziError, SettingsError
 
 if TYPE_CHECKING:
     from farzi.experiments.collected import Collected
@@ -82,8 +82,8 @@ def _run(
             report=bar,
             should_stop=lambda: bool(got),
         )
-    text = [_outcome_line(outcome)]
-    text += [f"failed: {cell}: {reason}" for cell, reason in outcome.failed.items()]
+    failed = [f"{cell}: {reason}" for cell, reason in outcome.failed.items()]
+    text = [_outcome_line(outcome), *(f"failed: {each}" for each in failed[1:])]
     payload = {
         "name": experiment.name,
         "done": outcome.done,
@@ -94,8 +94,8 @@ def _run(
         "failed": outcome.failed,
     }
     output.result(payload, text="\n".join(text))
-    if outcome.failed:
-        return EXIT_FAILED
+    if failed:  # the first as the command's own error line; the others stand above
+        raise FarziError(failed[0])
     if got and got[0] == signal.SIGINT:
         return 130
     return EXIT_STOPPED if outcome.left else None

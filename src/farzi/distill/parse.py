@@ -149,11 +149,17 @@ def read_flags(texts: Iterable[str], flags: Mapping[str, tuple[str, Any]]) -> La
 
 
 def typed(text: str) -> Any:
-    """A value as a flag has it: JSON, true or false in any case that Python writes, else text."""
+    """A value as a flag has it: JSON, a number or truth value as Python writes it, else text.
+
+    Example:
+        >>> from farzi.distill.parse import typed
+        >>> typed("0.9"), typed(".9"), typed("1."), typed("True"), typed("adam")
+        (0.9, 0.9, 1.0, True, 'adam')
+    """
     try:
         return json.loads(text.lower() if text in ("True", "False") else text)
     except ValueError:
-        return text
+        return float(text) if re.fullmatch(r"[+-]?(\d+\.|\.\d+)", text) else text
 
 
 def settings_for(data: PreparedData, *layers: Layer | Mapping[str, Any]) -> DistillSettings:

@@ -131,6 +131,26 @@ def test_a_cell_that_fails_stops_only_those_that_need_it(toy, monkeypatch, caplo
     assert outcome.stopped == "cells failed"
 
 
+def test_the_first_failed_cell_is_the_error_line_even_where_it_is_quiet(
+    toy, tmp_path, monkeypatch, capsys
+):
+    _, places = toy
+    flags = ["--results", str(places.results), "--runs", str(places.runs)]
+
+    def failing(experiment, places, cell, tell):
+        raise OSError(f"no space for {cell.kind}")
+
+    run = run_experiment  # in this process, where a cell can be made to fail
+    monkeypatch.setattr(runner, "make_cell", failing)
+    monkeypatch.setattr(
+        runner, "run_experiment", lambda *args, **more: run(*args, **{**more, "jobs": 0})
+    )
+    assert main(["experiments", "run", str(tmp_path / "toy.toml"), *flags, "-q"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("farzi: split 0 ")
+    assert "no space for" in line
+
+
 def test_a_killed_run_loses_the_cell_it_was_at(toy, tmp_path):
     _, places = toy
     path = tmp_path / "toy.toml"
