@@ -22,6 +22,7 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     example:NAME  examples/NAME.py, as code
     storage:NAME  experiments/results/NAME.json, as experiments/storage.py writes it
     daily:NAME    experiments/results/NAME.json, as experiments/daily.py writes it
+    cold:NAME     experiments/results/NAME.json, as experiments/cold.py writes it
     scoring:NAME  experiments/results/NAME.json, as experiments/scoring.py writes it
     limits:NAME   experiments/results/NAME.json, as experiments/limits.py writes it
     steps:NAME    benchmarks/results/NAME.json, as benchmarks/bench_artifact_step.py writes it
@@ -57,7 +58,8 @@ from result_plots import plots  # noqa: E402
 
 PART = re.compile(
     r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|newcomer|example"
-    r"|storage|scoring|daily|limits|steps|privacy|results):([\w.-]+) -->\n)(.*?)(<!-- /\2:\3 -->)",
+    r"|storage|scoring|daily|cold|limits|steps|privacy|results):([\w.-]+) -->\n)"
+    r"(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
 
@@ -93,6 +95,7 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
         "scoring": ("experiments", render_scoring),
         "privacy": ("experiments", render_privacy),
         "daily": ("experiments", render_daily),
+        "cold": ("experiments", render_cold),
         "limits": ("experiments", render_limits),
         "steps": ("benchmarks", render_steps),
         "engines": ("benchmarks", render_engines),
@@ -256,6 +259,24 @@ def render_daily(result: Mapping[str, Any]) -> str:
         "after the outer loop are on validation. Seconds: processor time on one thread."
     )
     return "\n".join([*lines, "", said, "", result["protocol"]])
+
+
+def render_cold(result: Mapping[str, Any]) -> str:
+    """Return nDCG@10 by bins of the target's training events and of the user's history."""
+    asked = {"items": "training events of the target", "users": "events before the target"}
+    parts = []
+    for group in result["groups"]:
+        for kind, said in asked.items():
+            bins = group["kinds"][kind]
+            ranges = [f"{a:,}" if a == b else f"{a:,} to {b:,}" for a, b in bins["ranges"]]
+            lines = [table_line([f"{group['source']} {group['size']}: {said}", *ranges])]
+            lines.append(table_line(["---", *["---:"] * len(ranges)]))
+            lines.append(table_line(["test users", *(f"{n:,}" for n in bins["test_users"])]))
+            for row, values in bins["rows"].items():
+                cells = [f"{value:.3f}" for value in values["nDCG@10"]]
+                lines.append(table_line([f"{row} ({group['runs'][row]})", *cells]))
+            parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def render_limits(result: Mapping[str, Any]) -> str:
