@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--head", default="logsumexp")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    # Peers print to stdout too (Bergson's kernels log there), so answers have a stream of their own.
+    # Peers print to stdout too (Bergson's kernels log there): answers have their own stream.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     libc = keep_large_blocks()

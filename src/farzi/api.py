@@ -46,7 +46,7 @@ from farzi.dataset import DistilledDataset
 from farzi.devices import Device, choose_device
 from farzi.errors import ArtifactError, SettingsError
 from farzi.evaluation import evaluate as score
-from farzi.evaluation import sequences_of, validation_loss
+from farzi.evaluation import sequences_of, to_look_at, validation_loss
 from farzi.experiments.cells import CompareSettings
 from farzi.experiments.compare import compare as compare_splits
 from farzi.experiments.comparison import Comparison
@@ -153,7 +153,7 @@ def train(
     r"""Train an ordinary model on distilled sequences, or on real ones.
 
     Training stops when the loss on the validation part no longer falls, and keeps the weights of
-    the best look.
+    the best look. A look reads at most 10,000 validation sequences, evenly spaced.
 
     Args:
         source: a run or an artifact; what `farzi.load` or `farzi.prepare` returned; or anything
@@ -274,7 +274,7 @@ class TrainingPlan:
 
     def train(self, progress: Progress | None = None) -> Trained:
         """Train fresh weights, keeping those with the lowest loss on the validation part."""
-        held_out = sequences_of(self.data, "validation")
+        held_out = to_look_at(sequences_of(self.data, "validation"))
         looks: list[float] = []
 
         def tell(step: int, loss: float, _: float) -> None:

@@ -30,10 +30,14 @@ __all__ = [
     "most_popular",
     "sequence_losses",
     "sequences_of",
+    "to_look_at",
     "validation_loss",
 ]
 
 Part = Literal["train", "validation", "test"]
+
+MOST_LOOKED_AT = 10_000
+"""Held-out sequences that a look during training reads at most."""
 
 
 def sequences_of(data: PreparedData, part: Part) -> Sequences:
@@ -180,6 +184,28 @@ def sequence_losses(
     scored = _score_tokens(student, params, sequences, stride)
     means: npt.NDArray[np.float64] = scored.losses / scored.counts
     return means
+
+
+def to_look_at(sequences: Sequences, most: int = MOST_LOOKED_AT) -> Sequences:
+    """The held-out sequences that a look during training reads: all, or evenly spaced ones.
+
+    A look at the hundred thousands of validation users of a large log would take longer than the
+    training between two looks.
+
+    Args:
+        sequences: held-out sequences.
+        most: how many are read at most.
+
+    Example:
+        >>> from farzi.data import Sequences
+        >>> from farzi.evaluation import to_look_at
+        >>> five = Sequences.from_lists([[0, 1], [1, 2], [2, 3], [3, 4], [4, 5]])
+        >>> [each.tolist() for each in to_look_at(five, 3)]
+        [[0, 1], [2, 3], [4, 5]]
+    """
+    if len(sequences) <= most:
+        return sequences
+    return sequences.take(np.linspace(0, len(sequences) - 1, most).round().astype(np.int64))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,14 @@ import torch
 from farzi import evaluation
 from farzi.data import PreparedData, Sequences, Vocabulary
 from farzi.errors import DataError, NonFiniteError
-from farzi.evaluation import evaluate, most_popular, rounded, sequences_of, validation_loss
+from farzi.evaluation import (
+    evaluate,
+    most_popular,
+    rounded,
+    sequences_of,
+    to_look_at,
+    validation_loss,
+)
 from farzi.models import Head, SASRec
 
 ITEMS = 7
@@ -405,3 +412,12 @@ def test_sentences_are_read_after_eos_and_logs_as_they_are():
 def test_rounded_keeps_six_digits():
     assert rounded({"a": 1.23456789, "b": 2.0}) == {"a": 1.234568, "b": 2.0}
     assert rounded({"a": 1.23456789}, 2) == {"a": 1.23}
+
+
+def test_a_look_reads_evenly_spaced_sequences_of_a_large_part():
+    many = Sequences.from_lists([[i % 7, (i + 1) % 7] for i in range(25_000)])
+    looked = to_look_at(many)
+    assert len(looked) == 10_000
+    assert to_look_at(looked) is looked
+    first, last = looked[0].tolist(), looked[len(looked) - 1].tolist()
+    assert (first, last) == (many[0].tolist(), many[24_999].tolist())

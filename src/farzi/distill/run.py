@@ -53,6 +53,7 @@ from farzi.training import TrainSettings
 
 __all__ = ["Plan", "RunOutcome", "conditions", "distill", "make_artifact", "plan_run"]
 
+FAR_WORSE = 1.5  # times the loss of guessing: a poor start stays below it
 _log = logging.getLogger("farzi")
 
 SAVE_EVERY = 10  # outer steps between two saves of the state
@@ -423,6 +424,22 @@ def distill(
             return RunOutcome(folder, None, "asked to stop", math.nan, math.nan, 0, 0)
 
 
+def diverged(loss: float, num_tokens: int) -> str:
+    """What to say of students that guess far worse than at random; nothing where they do not.
+
+    Args:
+        loss: validation loss of the students that are trained on the start, in nats.
+        num_tokens: vocabulary size V; guessing has a loss of log V.
+    """
+    chance = math.log(num_tokens)
+    if loss <= FAR_WORSE * chance:
+        return ""
+    return (
+        f"students of the start have a validation loss of {loss:,.3g}, far above that of guessing "
+        f"({chance:.3g}): their training diverges; lower `inner.optimizer.lr`."
+    )
+
+
 @dataclass(frozen=True)
 class _Run:
     """The stages of a run in its folder."""
@@ -493,6 +510,8 @@ class _Run:
             metrics.add(begun | chosen)
             metrics.write()
             save_state(state, file, distiller.start)
+            if first and (said := diverged(state.start_loss, self.plan.data.vocabulary.size)):
+                _log.warning("%s", said)
         else:
             distiller = distiller.trained_by(state.routine)
         state = self._outer_loop(distiller, state, metrics, file)

@@ -10,6 +10,7 @@ import torch
 
 from farzi.artifact import read_artifact
 from farzi.distill import distill
+from farzi.distill.run import diverged
 from farzi.errors import RunLockedError, SettingsError
 from farzi.experiments.opened import open_split
 from farzi.experiments.rows import load_row
@@ -153,3 +154,19 @@ def test_the_artifact_is_stored_as_asked_and_a_row_has_its_bytes(tmp_path, dtype
 def test_an_unknown_dtype_is_refused():
     with pytest.raises(SettingsError, match="`dtype` must be auto, float16, float32 or int8"):
         SMALL.with_values({"dtype": "int4"})
+
+
+@pytest.mark.parametrize(("far", "times"), [(0.0, 1), (1.5, 0)])
+def test_training_that_diverges_is_said_once(tmp_path, caplog, monkeypatch, far, times):
+    monkeypatch.setattr("farzi.distill.run.FAR_WORSE", far)
+    distill(toy_data(tmp_path), tmp_path / "run", SMALL)
+    said = [line for line in caplog.messages if "their training diverges" in line]
+    assert len(said) == times
+
+
+def test_what_is_said_of_training_that_diverges():
+    assert diverged(7.0, 1000) == ""
+    assert diverged(15146929.0, 1000) == (
+        "students of the start have a validation loss of 1.51e+07, far above that of guessing "
+        "(6.91): their training diverges; lower `inner.optimizer.lr`."
+    )
