@@ -50,6 +50,18 @@ def test_short_data_give_short_rows():
     assert rows.lengths.min() > 0
 
 
+def test_pieces_of_a_large_log_are_cut_from_drawn_sequences(monkeypatch):
+    log = Sequences.from_lists([[user] * 12 for user in range(90)])
+    every = choose_rows(log, 1, 59, rng(), how="pieces")  # five pieces of twelve, all worth as much
+    assert every.tokens.unique().tolist() == [0, 1, 2, 3, 4]
+    monkeypatch.setattr("farzi.distill.starts.rows.MOST_CUT", 8)
+    few = choose_rows(log, 1, 59, rng(), how="pieces")
+    drawn = np.sort(rng().choice(90, 10, replace=False))  # ten for a row are more than eight
+    assert few.tokens.unique().tolist() == drawn[:5].tolist()
+    again = choose_rows(log, 1, 59, rng(), how="pieces")
+    assert torch.equal(few.tokens, again.tokens)
+
+
 def test_too_few_pieces_are_refused():
     with pytest.raises(DataError, match="pieces of 2 events or more; make fewer"):
         choose_rows(LOG, 50, 5, rng(), how="pieces")

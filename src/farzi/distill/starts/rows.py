@@ -15,6 +15,9 @@ from farzi.errors import DataError
 
 __all__ = ["RowChoice", "Rows", "choose_rows", "most_rows"]
 
+MOST_CUT = 20_000
+"""Sequences that are cut into pieces at most, for up to a tenth as many rows."""
+
 RowChoice: TypeAlias = Literal["ends", "joined", "pieces"]
 
 
@@ -56,7 +59,8 @@ def choose_rows(
         how: `ends`: a row is the end of one sequence, drawn among those that fill a row, or the
             longest where too few do. `joined`: whole sequences joined until a row is full
             (sentences). `pieces`: stretches of L/5 to L/2 events of many sequences, joined, chosen
-            one after the other for tokens that are frequent and not yet in many rows.
+            one after the other for tokens that are frequent and not yet in many rows; where there
+            are more than 20,000 such sequences, of as many drawn ones (ten for each row, if more).
 
     Raises:
         DataError: there are fewer than `num` sequences, or pieces of them.
@@ -139,6 +143,11 @@ def _joined_pieces(
     worth only falls, so a heap whose top is weighed anew gives the best one.
     """
     shortest, longest = _piece_sizes(size)
+    frequency = sequences.token_counts(1 + int(sequences.tokens.max(initial=0)))
+    long_enough = np.flatnonzero(sequences.lengths >= shortest)
+    most = max(MOST_CUT, 10 * num)
+    if len(long_enough) > most:
+        sequences = sequences.take(np.sort(generator.choice(long_enough, most, replace=False)))
     pieces = []
     for index in range(len(sequences)):
         sequence = sequences[index]
@@ -148,7 +157,6 @@ def _joined_pieces(
             pieces.append(sequence[begin:end])
             end = begin
     _refuse_fewer(num, len(pieces), f"pieces of {shortest} events or more")
-    frequency = np.bincount(sequences.tokens)
     chosen_with = np.zeros(len(frequency))
 
     def worth(piece: np.ndarray) -> float:
