@@ -21,6 +21,7 @@ def plots(all_found: Sequence[Collected]) -> dict[str, str]:
     groups = [
         group
         for found in all_found
+        if found.overview
         for group in found.groups
         if group.comparison is not None and "full" in {row.name for row in group.comparison.rows}
     ]

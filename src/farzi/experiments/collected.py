@@ -99,6 +99,7 @@ class Collected:
     name: str
     about: str
     groups: tuple[Group, ...]
+    overview: bool = True
 
     @property
     def done(self) -> int:
@@ -126,7 +127,10 @@ def collect(folder: Path) -> Collected | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}).") from None
     return Collected(
-        plan["name"], plan["about"], tuple(_group(group, folder / "cells") for group in groups)
+        plan["name"],
+        plan["about"],
+        tuple(_group(group, folder / "cells") for group in groups),
+        plan.get("overview", True),
     )
 
 

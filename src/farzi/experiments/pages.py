@@ -56,7 +56,7 @@ def experiment_page(found: Collected) -> str:
 
 def index_parts(all_found: Sequence[Collected]) -> dict[str, str]:
     """The generated parts of the page of all results, by name."""
-    groups = [group for found in all_found for group in found.groups]
+    groups = [group for found in all_found if found.overview for group in found.groups]
     empty = "*No experiment has run yet.*"
     parts = {
         "overview": overview_grid(groups),

@@ -161,6 +161,7 @@ def plan_cells(experiment: Experiment, places: Places) -> tuple[list[Cell], dict
         "format": PLAN_FORMAT,
         "name": experiment.name,
         "about": experiment.about,
+        "overview": experiment.overview,
         "search": None if experiment.search is None else asdict(experiment.search),
         "groups": list(groups.values()),
     }

@@ -62,6 +62,8 @@ class Experiment:
         variants: further distilled rows, by name: settings of the distillation that they change.
         compare: how rows are tuned.
         search: a search to rank on every row, in place of a comparison.
+        overview: whether its rows stand in the overview of all results; not so for many small
+            changes of one thing, which have a page of their own.
         paper: by size, the ratio to full data that the paper reports: of HR@10, or of a text's
             accuracy.
     """
@@ -79,6 +81,7 @@ class Experiment:
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     compare: CompareSettings = field(default_factory=CompareSettings)
     search: SearchSettings | None = None
+    overview: bool = True
     paper: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -176,5 +179,7 @@ def _typed(path: Path, values: Mapping[str, Any], kind: type, prefix: str = "") 
             if isinstance(value, bool) or not isinstance(value, wanted):
                 what = type(default).__name__
                 raise SettingsError(f"{path}: `{prefix}{name}` must be {what}, got {value!r}.")
+        elif isinstance(default, bool) and not isinstance(value, bool):
+            raise SettingsError(f"{path}: `{prefix}{name}` must be true or false, got {value!r}.")
         typed[name] = value
     return typed

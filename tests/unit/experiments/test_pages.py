@@ -1,7 +1,9 @@
 """What the pages of results say of a group of runs."""
 
-from farzi.experiments.collected import Group
-from farzi.experiments.pages import failures
+import pytest
+
+from farzi.experiments.collected import Collected, Group
+from farzi.experiments.pages import failures, index_parts
 from made_up_runs import RANKING, compared, run, training
 
 WORSE = {name: value * 0.9 for name, value in RANKING.items()}
@@ -36,3 +38,12 @@ def test_an_unfinished_row_is_no_result():
     (line,) = failures([group([run("full"), run("farzi", metrics=WORSE, training=cut)])])
     assert "not finished, so no result: farzi" in line
     assert "0.900" not in line
+
+
+@pytest.mark.parametrize("overview", [True, False])
+def test_small_changes_of_one_thing_stand_on_their_own_page_alone(overview):
+    runs = [run("full"), run("farzi", metrics=WORSE)]
+    parts = index_parts([Collected("toy", "many changes", (group(runs),), overview)])
+    assert ("toy 5x20: farzi" in parts["overview"]) == overview
+    assert ("farzi 0.900" in parts["failures"]) == overview
+    assert "[toy](toy.md): many changes" in parts["experiments"]

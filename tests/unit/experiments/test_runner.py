@@ -225,6 +225,7 @@ def test_list_and_show(toy, tmp_path, capsys):
         (("lrs = [0.05]", "lr = [0.05]"), "unknown name 'compare.lr'"),
         (("lrs = [0.05]", "lrs = [0.0]"), r"\[compare\] `lrs`: 0.0 cannot be tried"),
         (("seeds = 2", 'seeds = "two"'), "`seeds` must be int"),
+        (("seeds = 2", "overview = 0"), "`overview` must be true or false, got 0"),
         (("lrs = [0.05]", "lrs = 0.05"), "`compare.lrs` must be a list"),
         (("splits = [0, 1]", "splits = []"), "`splits` is empty"),
         (("[variants.start]", "[variants.head]"), "unknown row 'start'"),
