@@ -229,15 +229,15 @@ def refit(folder: Path, rng: random.Random, outside: Path) -> str:
 # --------------------------------------------------------------------------------------- JSON
 
 
-def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     if path:
         yield path
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _places(item, (*path, key))
+            yield from places(item, (*path, key))
     elif isinstance(value, list):
         for index, item in enumerate(value[:5]):
-            yield from _places(item, (*path, index))
+            yield from places(item, (*path, index))
 
 
 def json_value(folder: Path, rng: random.Random, outside: Path) -> str:
@@ -245,7 +245,7 @@ def json_value(folder: Path, rng: random.Random, outside: Path) -> str:
     names = [name for name in (SETTINGS, SETTINGS, "tokenizer.json") if (folder / name).is_file()]
     name = rng.choice(names)
     value = json.loads(_content(folder / name))
-    path = rng.choice(list(_places(value)))
+    path = rng.choice(list(places(value)))
     owner = value
     for key in path[:-1]:
         owner = owner[key]

@@ -498,7 +498,7 @@ def evaluate(
     else:
         path = Path(model)
         weights = path / WEIGHTS if path.is_dir() else path
-        module = load_model(weights, student)
+        module = load_model(path, student)
         remembered = remembered_by_weights(weights, module.provenance)
     data = on if isinstance(on, PreparedData) else read_again(remembered, on, **read)
     if module.provenance.get("train_users_hash") != data.train_users_hash:

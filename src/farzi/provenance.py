@@ -19,7 +19,7 @@ from typing import Any
 from farzi.artifact import locate_artifact, read_artifact
 from farzi.artifact.checks import short
 from farzi.data import SOURCES
-from farzi.data.files import write_text
+from farzi.data.files import read_json, write_text
 from farzi.data.identity import tokens_of
 from farzi.data.preparation import arguments_of, prepare
 from farzi.data.prepared import PreparedData
@@ -124,7 +124,7 @@ def _read_origin(file: Path) -> Origin | None:
     if not file.is_file():
         return None
     try:
-        origin = json.loads(file.read_text(encoding="utf-8")).get("origin")
+        origin = read_json(file).get("origin")
         return None if origin is None else Origin(**origin)
     except (OSError, ValueError, TypeError, AttributeError):
         raise DataError(f"{file}: cannot be read; name the source with `on`.") from None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from farzi.artifact.parquet import parse_column, render_parquet
-from farzi.data.files import replacing
+from farzi.data.files import check_regular, replacing
 from farzi.data.vocabulary import Vocabulary, end_of_sentence
 from farzi.errors import ArtifactError, DataError
 from farzi.models import Student, hidden_states, logits
@@ -75,11 +75,19 @@ def load_model(path: str | os.PathLike[str], student: Student | str | None = Non
     """
     place = Path(path)
     weights = place / WEIGHTS if place.is_dir() else place
+    if place.is_dir():
+        try:
+            check_regular(weights)
+        except OSError as error:
+            raise ArtifactError(f"{weights}: not a weights file of farzi ({error}).") from None
     student, params, provenance = load_weights(weights, student)
     file = weights.parent / VOCABULARY
     try:
-        if not file.is_file() or file.stat().st_size > _MAX_VOCABULARY_BYTES:
+        if not os.path.lexists(file):
             raise ArtifactError(f"{file}: not there; train again to have it written.")
+        check_regular(file, links=not place.is_dir())
+        if (size := file.stat().st_size) > _MAX_VOCABULARY_BYTES:
+            raise ValueError(f"{size:,} bytes are more than {_MAX_VOCABULARY_BYTES:,}")
         vocabulary = Vocabulary(
             tuple(parse_column(file.read_bytes(), "id", num_rows=student.num_tokens))
         )

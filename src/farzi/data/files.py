@@ -4,15 +4,73 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-__all__ = ["replacing", "replacing_folder", "restore_folder", "sibling", "write_text"]
+__all__ = [
+    "check_regular",
+    "read_json",
+    "read_text",
+    "replacing",
+    "replacing_folder",
+    "restore_folder",
+    "sibling",
+    "write_text",
+]
+
+MAX_TEXT_BYTES = 1 << 28
+
+
+def check_regular(file: Path, *, links: bool = False) -> None:
+    """Refuse what is no file of its own folder: a link leads out of it, a pipe never ends.
+
+    Args:
+        file: what is about to be read.
+        links: whether it may be a link, as where a user named it.
+
+    Raises:
+        OSError: it is missing, or something else than a regular file, and which.
+    """
+    mode = (file.stat() if links else file.lstat()).st_mode
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder"}
+        kind = kinds.get(stat.S_IFMT(mode), "a pipe or a device")
+        raise OSError(f"{kind}, where a regular file is needed")
+
+
+def read_text(file: Path, most_bytes: int = MAX_TEXT_BYTES) -> str:
+    """The text of a file that farzi wrote, which may since have been put there by others.
+
+    Raises:
+        OSError: it is missing, no regular file, or cannot be read.
+        ValueError: it is not UTF-8, or larger than `most_bytes`.
+    """
+    check_regular(file)
+    if (size := file.stat().st_size) > most_bytes:
+        raise ValueError(f"{size:,} bytes are more than {most_bytes:,}")
+    return file.read_text(encoding="utf-8")
+
+
+def read_json(file: Path, most_bytes: int = MAX_TEXT_BYTES) -> Any:
+    """The JSON value of a file that farzi wrote, as `read_text` reads it.
+
+    Raises:
+        OSError: it is missing, no regular file, or cannot be read.
+        ValueError: it is no JSON, or too large or too deep.
+    """
+    text = read_text(file, most_bytes)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep") from None
 
 
 def sibling(path: Path) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from farzi.data.columns import shorten
-from farzi.data.files import replacing_folder, restore_folder
+from farzi.data.files import read_json, replacing_folder, restore_folder
 from farzi.data.identity import SplitIdentity, tokens_of
 from farzi.data.repeats import KEEP_ABOVE
 from farzi.data.sequences import Sequences
@@ -238,10 +238,10 @@ _CHOICES = {"task": Task, "seen_items": SeenItems, "split_kind": SplitKind}
 
 def _read_record(file: Path) -> dict[str, Any]:
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
+        record = read_json(file)
     except FileNotFoundError:
         raise DataError(f"{file.parent}: not a folder that `farzi prepare` wrote.") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read ({' '.join(str(error).split())}).") from None
     if not isinstance(record, dict) or record.pop("format", None) != FORMAT:
         raise DataError(f"{file}: not of format {FORMAT}; prepare the source again.")

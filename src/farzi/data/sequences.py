@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from farzi.data.files import replacing
+from farzi.data.files import check_regular, replacing
 from farzi.errors import DataError
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ class Sequences:
         arrays = []
         for file in _files(path):
             try:
+                check_regular(Path(file))
                 arrays.append(np.load(file, mmap_mode="r", allow_pickle=False))
             except Exception as error:  # numpy reads the header as Python, and fails as Python does
                 raise DataError(f"{file}: cannot be read ({_one_line(error)}).") from None
@@ -212,9 +213,15 @@ def _problem(tokens: NDArray[Any], offsets: NDArray[Any]) -> str | None:
         return f"`tokens` must be int32 of one dimension, got {tokens.dtype} {tokens.shape}."
     if offsets.ndim != 1 or offsets.dtype != np.dtype(np.int64) or len(offsets) == 0:
         return f"`offsets` must be int64 of one dimension, got {offsets.dtype} {offsets.shape}."
-    if offsets[0] != 0 or offsets[-1] != len(tokens) or (np.diff(offsets) < 0).any():
+    if offsets[0] != 0 or offsets[-1] != len(tokens) or _falls(offsets):
         return f"`offsets` must rise from 0 to the number of tokens, {len(tokens)}."
     return None
+
+
+def _falls(offsets: NDArray[Any]) -> bool:
+    """Whether an offset is below the one before, a few million at a time."""
+    starts = range(0, len(offsets), _CHUNK)
+    return any((np.diff(offsets[start : start + _CHUNK + 1]) < 0).any() for start in starts)
 
 
 def _check_length(length: int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from farzi.data.files import replacing
+from farzi.data.files import check_regular, read_json, replacing
 from farzi.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ __all__ = ["EOS", "UNKNOWN", "Vocabulary", "end_of_sentence"]
 
 UNKNOWN = "<unk>"
 EOS = "<eos>"
+
+_MAX_BYTES = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -106,9 +108,10 @@ class Vocabulary:
         file = Path(path)
         try:
             if file.suffix == ".parquet":
+                check_regular(file)
                 ids = _read_parquet(file)
             else:
-                ids = json.loads(file.read_text(encoding="utf-8"))
+                ids = read_json(file, _MAX_BYTES)
                 if not isinstance(ids, list):
                     raise ValueError("not a list of ids")
             return cls(tuple(ids))

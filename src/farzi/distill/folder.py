@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from farzi.data.files import read_json, read_text
 from farzi.data.sources import Origin
 from farzi.distill.distiller import DistillState, Record
 from farzi.distill.problem import Member
@@ -74,7 +75,7 @@ def check_claim(folder: Path, identity: Mapping[str, Any], resume: bool) -> None
             return  # a run that was killed before it wrote anything: it begins
         raise SettingsError(f"--resume: there is no run in {folder}.")
     try:
-        before = json.loads(record.read_text(encoding="utf-8"))
+        before = read_json(record)
     except (OSError, ValueError) as error:
         raise DataError(f"--resume: {record}: cannot be read ({error}).") from None
     if not isinstance(before, dict):
@@ -185,14 +186,14 @@ class Metrics:
 
     def _read(self, step: int) -> list[Record]:
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = read_text(self.path).splitlines()
+        except (OSError, ValueError) as error:
             raise DataError(f"{self.path}: cannot be read ({error}).") from None
         records = []
         for number, line in enumerate(lines, 1):
             try:
                 record = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise DataError(f"{self.path}:{number}: is no record.") from None
             if not isinstance(record, dict) or type(record.get("step")) is not int:
                 raise DataError(f"{self.path}:{number}: `step` is missing or wrong.")

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from farzi.data.files import check_regular
 from farzi.errors import DataError
 
 __all__ = ["digest_of", "load_sealed", "save_sealed", "write_text"]
@@ -46,17 +47,22 @@ def load_sealed(
         DataError: the file is missing or damaged, or its hash is not that of its content.
     """
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         sealed = json.loads(metadata["sealed"])
         text, expected = sealed["record"], sealed["sha256"]
         record = json.loads(text)
+        is_whole = digest_of(tensors, text) == expected
     except KeyError as error:
         raise DataError(f"{path}: the field {error} is missing.") from None
-    except (OSError, SafetensorError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({' '.join(str(error).split())}).") from None
-    if digest_of(tensors, text) != expected or not isinstance(record, dict):
+    except RecursionError:
+        raise DataError(f"{path}: its record is nested too deep.") from None
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: cannot be read ({reason}).") from None
+    if not is_whole or not isinstance(record, dict):
         raise DataError(f"{path}: its content is not what was written: the hash differs.")
     return {name: value.to(device) for name, value in tensors.items()}, record
 

@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from farzi.data.files import read_json
 from farzi.data.sequences import Sequences
 from farzi.distill.ranges import Mistake, above_zero, refuse, share
 from farzi.distill.sealed import load_sealed, save_sealed, write_text
@@ -160,7 +161,7 @@ class Omega:
         if not record.is_file():
             return None
         try:
-            values = json.loads(record.read_text(encoding="utf-8"))
+            values = read_json(record)
         except (OSError, ValueError) as error:
             raise DataError(f"{record}: cannot be read ({error}).") from None
         losses = _field(record, values, "losses", _are_losses)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from farzi.data.files import replacing
+from farzi.data.files import check_regular, replacing
 from farzi.errors import ArtifactError, SettingsError
 from farzi.models.base import Student
 
@@ -44,6 +44,42 @@ def save_weights(
         save_file(tensors, draft, metadata=metadata)
 
 
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def _short(error: object) -> str:
+    """What an error says, on one line: it may quote the file."""
+    line = " ".join(str(error).split())
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return line if len(line) <= 200 else line[:200] + "..."
+
+
+def _shapes(
+    target: Path, student: Student, params: Mapping[str, Tensor], *, absurd: bool
+) -> dict[str, torch.Size]:
+    """The shapes that a student's weights have.
+
+    Args:
+        target: the weights file.
+        student: the model.
+        params: the tensors of the file.
+        absurd: whether its sizes come from the file: they are held against its tensors before
+            anything of those sizes is made.
+    """
+    generator = torch.Generator().manual_seed(0)
+    if not absurd:
+        return {name: value.shape for name, value in student.init(generator).items()}
+    if (layers := getattr(student, "num_layers", 0)) > len(params):
+        raise ArtifactError(f"{target}: `num_layers` is {layers:,}; it has {len(params)} tensors.")
+    try:
+        with torch.device("meta"):  # sizes without content
+            return {name: value.shape for name, value in student.init(generator).items()}
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ArtifactError(
+            f"{target}: a size of its student is absurd ({_short(error)})."
+        ) from None
+
+
 def _earlier(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The record of a file of farzi 0.1, which has a field for each part."""
     return {name: json.loads(metadata[name]) for name in ("student", "provenance")}
@@ -63,29 +99,37 @@ def load_weights(
         SettingsError: the weights are of a model of the user's own, and it is not given.
         ArtifactError: the file is missing, broken, or its tensors do not fit its settings.
     """
-    from farzi.models import build_student, student_from
+    from farzi.models import STUDENTS, build_student, student_from
 
     target = Path(path)
     try:
+        check_regular(target, links=True)
         with safe_open(target, framework="pt") as file:
             metadata = file.metadata() or {}
             record = json.loads(metadata["farzi"]) if "farzi" in metadata else _earlier(metadata)
-            settings, provenance = dict(record["student"]), record["provenance"]
+            settings, provenance = dict(record["student"]), dict(record["provenance"])
             params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{target}: not a weights file of farzi ({error}).") from None
+    except RecursionError:
+        raise ArtifactError(f"{target}: its record is nested too deep.") from None
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(f"{target}: not a weights file of farzi ({_short(error)}).") from None
     if isinstance(student, str):
         student = student_from(student, settings)
     elif student is None:
         try:
             student = build_student(settings)
         except SettingsError as error:
-            raise SettingsError(f"{target}: {error}") from None
-    expected = student.init(torch.Generator().manual_seed(0))
-    if {name: value.shape for name, value in expected.items()} != {
+            raise SettingsError(f"{target}: {_short(error)}") from None
+    own = type(student) in STUDENTS.values()
+    if _shapes(target, student, params, absurd=own) != {
         name: value.shape for name, value in params.items()
     }:
         raise ArtifactError(f"{target}: its tensors do not fit its settings.")
+    for name, value in params.items():
+        if value.dtype not in _FLOATS:
+            raise ArtifactError(f"{target}: the weight `{name}` is {value.dtype}, no float.")
+    if own and len({value.dtype for value in params.values()}) != 1:
+        raise ArtifactError(f"{target}: its weights are of several types.")
     if not all(bool(torch.isfinite(value).all()) for value in params.values()):
         raise ArtifactError(f"{target}: a weight is not finite.")
     return student, params, provenance

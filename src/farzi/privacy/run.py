@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from farzi.artifact import locate_artifact, read_artifact, recipe_student
 from farzi.data.arguments import HowRead
-from farzi.data.files import write_text
+from farzi.data.files import read_json, write_text
 from farzi.data.prepared import PreparedData
 from farzi.devices import Device, choose_device
 from farzi.errors import DataError
@@ -74,7 +74,7 @@ def read_audit(file: Path) -> dict[str, Any]:
         DataError: it is no such file.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
     except (OSError, ValueError) as error:
         raise DataError(f"{file}: cannot be read ({error}).") from None
     names = {"attacks", "members", "others", "neighbours", "read_back", "start"}

@@ -11,7 +11,7 @@ from typing import Any
 
 from farzi.artifact import Artifact, locate_artifact, read_artifact
 from farzi.data import SOURCES
-from farzi.data.files import write_text
+from farzi.data.files import read_json, read_text, write_text
 from farzi.data.prepared import PreparedData
 from farzi.errors import DataError
 from farzi.privacy import AUDIT, read_audit
@@ -206,10 +206,14 @@ def read_records(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
     records = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    try:
+        lines = read_text(file).splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read ({error}).") from None
+    for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and isinstance(record.get("step"), int):
             records.append(record)
@@ -218,7 +222,7 @@ def read_records(file: Path) -> list[dict[str, Any]]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
     except (OSError, ValueError):
         raise DataError(f"{file}: cannot be read.") from None
     if not isinstance(values, dict):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from farzi.data.files import read_json
 from farzi.errors import DataError
 from farzi.report.facts import read_records
 
@@ -63,7 +63,7 @@ def view_run(run: Path) -> RunView:
         DataError: there is no run.
     """
     try:
-        record = json.loads((run / "settings.json").read_text(encoding="utf-8"))
+        record = read_json(run / "settings.json")
     except FileNotFoundError:
         raise DataError(f"{run}: there is no run here (settings.json is missing).") from None
     except (OSError, ValueError):

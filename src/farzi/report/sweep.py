@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from farzi.data.files import write_text
+from farzi.data.files import read_json, write_text
 from farzi.errors import DataError
 from farzi.report import svg
 
@@ -24,7 +23,7 @@ def read_sweep(file: Path) -> dict[str, Any]:
         DataError: it is no such file.
     """
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
     except (OSError, ValueError):
         raise DataError(f"{file}: cannot be read.") from None
     if not (isinstance(values, dict) and {"trials", "best", "vary"} <= values.keys()):
