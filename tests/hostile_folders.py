@@ -397,11 +397,8 @@ def mutate_text(folder: Path, seed: int, outside: Path) -> str:
         odd = rng.choice([b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xc0\x80", b"\xff"])
         content = text[:place].encode() + odd + text[place:].encode()
     elif what == "ends":
-        content = (
-            rng.choice(["\r\n", "\r", "\x85", "\u2028", "\v", "\x1c", "\n\n\n"])
-            .join(lines)
-            .encode()
-        )
+        ends = rng.choice(["\r\n", "\r", "\x85", "\u2028", "\v", "\x1c", "\n\n\n"])
+        content = ends.join(lines).encode()
     elif what == "blank":
         lines[number] = rng.choice(["", " ", "\t" * 5000, "\u3000", "\u200b", "\xa0"])
     elif what == "long line":

@@ -1,4 +1,4 @@
-"""Thousands of mutated models, prepared folders, runs and texts: refused in one line or read right."""
+"""Thousands of mutated models, prepared folders, runs and texts: refused or read right."""
 
 from __future__ import annotations
 
@@ -205,8 +205,7 @@ def texts(folder: Path) -> Kind:
 
         return check
 
-    kind = Kind("texts", [one.parent, packed.parent, three, many], read, mutate_text)
-    return kind
+    return Kind("texts", [one.parent, packed.parent, three, many], read, mutate_text)
 
 
 KINDS = [models, prepared, runs, texts]

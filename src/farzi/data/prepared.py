@@ -123,8 +123,10 @@ class PreparedData:
         parts = [self.name, _SPLIT_LINES[self.split_kind].format(seeds=named)]
         context = [] if context_length is None else self._context_rules(context_length, stride)
         if self.task == "language":
-            return " | ".join([*parts, *context, *self._text_rules()])
-        return " | ".join([*parts, "last item is the target", *context, *self._log_rules()])
+            line = " | ".join([*parts, *context, *self._text_rules()])
+        else:
+            line = " | ".join([*parts, "last item is the target", *context, *self._log_rules()])
+        return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
     def _context_rules(self, context_length: int, stride: int | None) -> list[str]:
         scored = (
@@ -150,7 +152,7 @@ class PreparedData:
         by = self.protocol.get("seen_items_by")
         if by == "rule":
             events = int(self.protocol["events"] or 0) - int(self.protocol["exact_duplicates"] or 0)
-            share = int(self.protocol["repeated_events"] or 0) / events
+            share = int(self.protocol["repeated_events"] or 0) / max(events, 1)
             return f"{rule} ({share:.2%} of events repeat one; kept above {KEEP_ABOVE:.0%})"
         return f"{rule} ({_DECIDED_BY[str(by)]})" if by in _DECIDED_BY else rule
 
@@ -270,7 +272,33 @@ def check_record(file: Path, record: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
             raise DataError(f"{file}: the value of {name!r} is wrong.")
         record[name] = tuple(lines)
+    _check_protocol(file, record["task"], record["protocol"])
     return record
+
+
+_PROTOCOL: dict[str, dict[str, tuple[type, ...]]] = {
+    "recommend": {"k_core": (int, type(None)), "min_length": (int,), "repeats": (str,)},
+    "language": {"vocabulary_size": (int, type(None)), "tokens": (str,)},
+}
+_COUNTS = ("events", "exact_duplicates", "repeated_events")
+
+
+def _check_protocol(file: Path, task: str, protocol: dict[str, Any]) -> None:
+    """Check what `protocol_line` and later readings of the source take from a protocol.
+
+    Raises:
+        DataError: a value is missing or wrong.
+    """
+    kinds = _PROTOCOL[task]
+    if task == "recommend":
+        rule = protocol.get("seen_items_by") == "rule"
+        kinds = kinds | {name: (int,) for name in _COUNTS if rule or name in protocol}
+    for name, expected in kinds.items():
+        if type(protocol.get(name)) not in expected:
+            raise DataError(f"{file}: `protocol.{shorten(name, 60)}` is missing or wrong.")
+    for name, value in protocol.items():
+        if type(value) not in (str, int, float, bool, type(None)):
+            raise DataError(f"{file}: `protocol.{shorten(name, 60)}` is no single value.")
 
 
 def _check_tokens(file: str, sequences: Sequences, size: int) -> None:

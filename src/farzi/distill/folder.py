@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from farzi.data.columns import shorten
 from farzi.data.files import read_json, read_text
 from farzi.data.sources import Origin
 from farzi.distill.distiller import DistillState, Record
@@ -85,12 +86,14 @@ def check_claim(folder: Path, identity: Mapping[str, Any], resume: bool) -> None
         if name not in was:
             raise SettingsError(f"--resume: {record}: `{name}` is missing.")
         if was[name] != value:
+            then = shorten(repr(was[name]))
             raise SettingsError(
-                f"--resume: {name} was {was[name]!r} when the run in {folder} began and is "
-                f"{value!r} now."
+                f"--resume: {name} was {then} when the run in {folder} began and is {value!r} now."
             )
     if more := sorted(set(was) - set(now) - {name for name in was if name.startswith("origin")}):
-        raise SettingsError(f"--resume: {record}: `{more[0]}` is not a setting of this run.")
+        raise SettingsError(
+            f"--resume: {record}: `{shorten(more[0])}` is not a setting of this run."
+        )
 
 
 def claim(folder: Path, identity: Mapping[str, Any], origin: Origin | None, resume: bool) -> None:
@@ -269,7 +272,11 @@ def _digest(start: SyntheticSequences) -> str:
 
 
 def load_state(
-    path: Path, optimizer: Optimizer, device: torch.device | str, start: SyntheticSequences
+    path: Path,
+    optimizer: Optimizer,
+    device: torch.device | str,
+    start: SyntheticSequences,
+    student: Mapping[str, Tensor] | None = None,
 ) -> DistillState | None:
     """The state in `path`, or None where there is none yet.
 
@@ -278,11 +285,13 @@ def load_state(
         optimizer: the inner optimiser, whose accumulators every trained student has.
         device: where to put it.
         start: the sequences that the run begins from, which must be those it began from.
+        student: weights of a student, whose names and shapes those of the pool must have; None:
+            whatever they are.
 
     Raises:
         DataError: the file is damaged, or the run began from other sequences.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     tensors, record = load_sealed(path, device)
     if record.get("start") != _digest(start):
@@ -309,13 +318,12 @@ def load_state(
             record["temperature"],
         )
 
-    if record.get("routine") is not None:
-        optimizer = Routine.from_json(record["routine"]).optimizer(optimizer)
-
     def accumulators(index: int) -> dict[str, dict[str, Tensor]]:
-        return {name: under(f"{index}/{name}") for name in state_names(optimizer)}
+        return {name: under(f"{index}/{name}") for name in state_names(inner)}
 
     try:
+        routine = None if record["routine"] is None else Routine.from_json(record["routine"])
+        inner = optimizer if routine is None else routine.optimizer(optimizer)
         members = tuple(
             Member(
                 under(f"{index}/params"),
@@ -325,7 +333,7 @@ def load_state(
             )
             for index, entry in enumerate(record["members"])
         )
-        return DistillState(
+        state = DistillState(
             synthetic=synthetic("synthetic"),
             step=record["step"],
             first=under("first"),
@@ -338,9 +346,56 @@ def load_state(
             best_loss=float.fromhex(record["best_loss"]),
             looks_since_best=record["looks_since_best"],
             stopped=record["stopped"],
-            routine=None if record["routine"] is None else Routine.from_json(record["routine"]),
+            routine=routine,
         )
+        _check_state(state, tensors, start, student)
     except KeyError as error:
-        raise DataError(f"{path}: the field {error} is missing.") from None
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from None
+        raise DataError(f"{path}: the field {shorten(str(error))} is missing.") from None
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DataError(f"{path}: cannot be read ({shorten(str(error))}).") from None
+    return state
+
+
+def _check_state(
+    state: DistillState,
+    tensors: Mapping[str, Tensor],
+    start: SyntheticSequences,
+    student: Mapping[str, Tensor] | None,
+) -> None:
+    """Check counts, and the shapes of all tensors against those that a run of this start has.
+
+    Raises:
+        ValueError: one is wrong, and which.
+    """
+    counts = {
+        "step": state.step,
+        "num_begun": state.num_begun,
+        "best_step": state.best_step,
+        "looks_since_best": state.looks_since_best,
+    }
+    for index, member in enumerate(state.members):
+        counts |= {f"members.{index}.age": member.age, f"members.{index}.seed": member.seed}
+    for name, count in counts.items():
+        if type(count) is not int or not 0 <= count < 1 << 63:
+            raise ValueError(f"`{name}` must be an int >= 0, got {count!r}")
+    if not isinstance(state.stopped, str | None):
+        raise ValueError(f"`stopped` must be a text or null, got {state.stopped!r}")
+    if not isinstance(state.synthetic.temperature, int | float):
+        raise ValueError(f"`temperature` must be a number, got {state.synthetic.temperature!r}")
+    expected = {}
+    for prefix in ("synthetic", "best", "first", "second"):
+        expected |= {f"{prefix}/{name}": value for name, value in start.factors().items()}
+    if start.lengths is not None:
+        expected["lengths"] = start.lengths
+    if student is not None:
+        for index, member in enumerate(state.members):
+            for kind in ("params", *(member.state or {})):
+                expected |= {f"{index}/{kind}/{name}": value for name, value in student.items()}
+    for name, value in expected.items():
+        found = tensors.get(name)
+        if found is None or found.shape != value.shape or found.dtype != value.dtype:
+            is_now = "missing" if found is None else f"{found.dtype} of shape {list(found.shape)}"
+            wanted = f"{value.dtype} of shape {list(value.shape)}"
+            raise ValueError(f"`{name}` must be {wanted}, and is {is_now}")
+    if student is not None and (more := sorted(set(tensors) - set(expected))):
+        raise ValueError(f"`{more[0]}` is no tensor of a state")

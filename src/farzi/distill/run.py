@@ -491,7 +491,10 @@ class _Run:
             self.ask,
         )
         file = state_file(self.folder, self.world.rank)
-        state = load_state(file, settings.inner.optimizer, self.device, start) if resume else None
+        state = None
+        if resume:
+            shapes = self.plan.student.init(torch.Generator().manual_seed(0))
+            state = load_state(file, settings.inner.optimizer, self.device, start, shapes)
         metrics = Metrics(
             self.folder / "metrics.jsonl", state.step if state else None, first, self.on_record
         )

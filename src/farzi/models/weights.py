@@ -113,6 +113,8 @@ def load_weights(
         raise ArtifactError(f"{target}: its record is nested too deep.") from None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"{target}: not a weights file of farzi ({_short(error)}).") from None
+    if not isinstance(provenance.get("protocol") or {}, dict):
+        raise ArtifactError(f"{target}: `provenance.protocol` is no object.")
     if isinstance(student, str):
         student = student_from(student, settings)
     elif student is None:
