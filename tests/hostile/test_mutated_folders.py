@@ -48,9 +48,12 @@ class Kind:
     bases: list[Path]
     read: Callable[[Path, int], Callable[[], None]]
     mutate: Callable[[Path, int, Path], str] = mutate_folder
+    also: tuple[Path, ...] = ()  # where files may be opened besides
 
     def run(self, seeds: range, folder: Path) -> Campaign:
-        return run_campaign(self.what, seeds, folder, self.bases, self.mutate, self.read)
+        return run_campaign(
+            self.what, seeds, folder, self.bases, self.mutate, self.read, also=self.also
+        )
 
 
 # ------------------------------------------------------------------------------------ weights
@@ -205,7 +208,7 @@ def texts(folder: Path) -> Kind:
 
         return check
 
-    return Kind("texts", [one.parent, packed.parent, three, many], read, mutate_text)
+    return Kind("texts", [one.parent, packed.parent, three, many], read, mutate_text, (tokenizer,))
 
 
 KINDS = [models, prepared, runs, texts]
@@ -226,7 +229,7 @@ def test_some(kind: Kind, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_thousands(kind: Kind, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    count = 2_000 if kind.what in ("run folders", "texts") else 5_000
+    count = 2_000 if kind.what in ("run folders", "texts") else 3_000
     found = kind.run(range(1000, 1000 + count), tmp_path)
     with capsys.disabled():
         print(f"\n{found}")

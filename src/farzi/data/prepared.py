@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from farzi.data.columns import shorten
-from farzi.data.files import read_json, replacing_folder, restore_folder
+from farzi.data.files import check_regular, read_json, replacing_folder, restore_folder
 from farzi.data.identity import SplitIdentity, tokens_of
 from farzi.data.repeats import KEEP_ABOVE
 from farzi.data.sequences import Sequences
@@ -312,6 +312,11 @@ def _load_tokenizer(
 ) -> Tokenizer | None:
     if protocol.get("tokens") != "tokenizer":
         return None
+    for file in (folder / TOKENIZER, folder / TOKENIZER_CONFIG):
+        try:
+            check_regular(file)
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read ({error}).") from None
     tokenizer = load_tokenizer(folder, str(protocol.get("tokenizer")))
     same = tokenizer.sha256 == protocol.get("tokenizer_sha256")
     if not same or tokenizer.tokens != vocabulary.ids:

@@ -279,7 +279,8 @@ def tokenizer_config(special: Mapping[str, str]) -> dict[str, Any]:
 
 def _read(file: Path) -> bytes:
     with open_binary(file) as stream:
-        content = stream.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
+        small = file.stat().st_size <= MAX_BYTES  # before it is read; it may be packed
+        content = stream.read(MAX_BYTES + 1) if small else b""
+    if not small or len(content) > MAX_BYTES:
         raise DataError(f"{file}: more than {MAX_BYTES:,} bytes.")
     return content
