@@ -58,7 +58,20 @@ class Routine:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Routine:
-        """What `to_json` was called on."""
+        """What `to_json` was called on.
+
+        Raises:
+            ValueError: a value is missing or wrong.
+        """
+        for part in (values, *values["tries"]):
+            for name in ("lr", "weight_decay", "steps", "loss"):
+                diverged = part is not values and name == "loss" and part.get(name) is None
+                if not diverged and not _is_number(part.get(name)):
+                    raise ValueError(
+                        f"`routine`: `{name}` must be a number, got {part.get(name)!r}"
+                    )
+            if more := sorted(set(part) - {"lr", "weight_decay", "steps", "loss", "tries"}):
+                raise ValueError(f"`routine` has no field {more[0]!r}")
         return cls(**{**values, "tries": tuple(values["tries"])})
 
 
@@ -161,3 +174,7 @@ def _with(optimizer: Optimizer, lr: float, decay: float) -> Optimizer:
     if isinstance(optimizer, AdamW):
         changes["weight_decay"] = decay
     return replace(optimizer, **changes)  # type: ignore[type-var]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1 << 63

@@ -19,6 +19,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from farzi.data.columns import shorten
 from farzi.data.files import read_json
 from farzi.data.sequences import Sequences
 from farzi.distill.ranges import Mistake, above_zero, refuse, share
@@ -125,7 +126,11 @@ class Omega:
         """
         if not self.settings or same_kind(self.settings, own.settings()):
             return own
-        return with_dropout(build_student(self.settings), 0.0)
+        try:
+            return with_dropout(build_student(self.settings), 0.0)
+        except SettingsError as error:
+            what = shorten(str(error), 200)
+            raise DataError(f"{self.folder / 'omega.json'}: `student`: {what}") from None
 
     def weights(self, run: int, epoch: int) -> dict[str, Tensor]:
         """Weights after `epoch` epochs (from 1) of a run."""

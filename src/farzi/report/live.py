@@ -71,14 +71,14 @@ def view_run(run: Path) -> RunView:
     file = run / "metrics.jsonl"
     records = read_records(file)
     steps = [entry for entry in records if "outer_loss" in entry or "ages" in entry]
-    taken = [entry["wall_s"] for entry in steps if isinstance(entry.get("wall_s"), float)][-10:]
+    taken = _numbers(steps, "wall_s")[-10:]
     return RunView(
         name=f"{record.get('source', run.name)}, split seed {record.get('split_seed', 0)}",
         step=max((entry["step"] for entry in records), default=0),
         steps=_outer_steps(record.get("settings", {})),
         step_s=sum(taken) / len(taken) if taken else None,
-        fresh=tuple(e["fresh_loss"] for e in records if "fresh_loss" in e),
-        outer=tuple(e["outer_loss"] for e in records if "outer_loss" in e),
+        fresh=_numbers(records, "fresh_loss"),
+        outer=_numbers(records, "outer_loss"),
         gradients=_blocks(steps, "gradient_norm"),
         agreement=_blocks(steps, "agreement"),
         finished=(run / "artifact" / "farzi.json").is_file(),
@@ -95,9 +95,20 @@ def _outer_steps(settings: Mapping[str, Any]) -> int | None:
 def _blocks(records: Sequence[Mapping[str, Any]], name: str) -> dict[str, tuple[float, ...]]:
     found: dict[str, list[float]] = {}
     for record in records:
-        for block, value in (record.get(name) or {}).items():
-            found.setdefault(block, []).append(float(value))
-    return {block: tuple(values) for block, values in found.items()}
+        blocks = record.get(name)
+        for block in blocks if isinstance(blocks, Mapping) else ():
+            found.setdefault(block, []).extend(_numbers([blocks], block))
+    return {block: tuple(values) for block, values in found.items() if values}
+
+
+def _numbers(records: Sequence[Mapping[str, Any]], name: str) -> tuple[float, ...]:
+    """The numbers of that name, NaN among them, which a diverged run has."""
+    values = [record.get(name) for record in records]
+    return tuple(
+        value if isinstance(value, float) else float(f"{value:d}")
+        for value in values
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    )
 
 
 def render(view: RunView) -> RenderableType:
