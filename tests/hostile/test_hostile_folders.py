@@ -24,6 +24,7 @@ from farzi.distill.sealed import load_sealed, save_sealed
 from farzi.errors import FarziError
 from farzi.models import build_student
 from farzi.provenance import source_record
+from farzi.report import write_report
 from farzi.report.live import render, view_run
 from farzi.trained import load_model, save_model
 from hostile_campaign import bounded
@@ -300,13 +301,35 @@ def test_a_view_shows_the_numbers_of_a_run_and_nothing_else(
     assert "2.5000" in text.getvalue()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("name", {"a": 1}),
+        ("activation", [0] * 1000),
+        ("num_layers", [1]),
+        ("num_layers", 2),
+        ("width", 10**9),
+    ],
+)
 def test_teachers_that_cannot_be_are_refused_by_file_and_field(
-    folders: tuple[Path, PreparedData], place: Path
+    folders: tuple[Path, PreparedData], place: Path, name: str, value: Any
 ) -> None:
     file = place / "run" / "teachers" / "omega.json"
     record = json.loads(file.read_text())
-    record["student"]["activation"] = [0] * 1000
+    record["student"][name] = value
     file.write_text(json.dumps(record))
     (place / "run" / "state.safetensors").unlink()
     line = refusal(lambda: distill(folders[1], place / "run", SETTINGS, resume=True))
-    assert "omega.json: `student`: " in line
+    assert "omega.json: `student`" in line
+
+
+@pytest.mark.parametrize("name", ["settings", "versions"])
+def test_a_record_of_another_kind_is_no_page(
+    folders: tuple[Path, PreparedData], place: Path, name: str
+) -> None:
+    file = place / "run" / "settings.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: "x"}))
+    line = refusal(lambda: write_report(place / "run", folders[1], out=place / "page.html"))
+    assert f"settings.json: `{name}` is no object" in line
+    file.write_text("7")
+    assert "holds no settings" in refusal(lambda: view_run(place / "run"))

@@ -25,7 +25,7 @@ from farzi.data.sequences import Sequences
 from farzi.distill.ranges import Mistake, above_zero, refuse, share
 from farzi.distill.sealed import load_sealed, save_sealed, write_text
 from farzi.distill.stopping import ShouldStop, WatchedBatches, never, stop_if_asked
-from farzi.errors import DataError, SettingsError
+from farzi.errors import ArtifactError, DataError, SettingsError
 from farzi.evaluation import validation_loss
 from farzi.models import (
     STUDENTS,
@@ -36,6 +36,7 @@ from farzi.models import (
     student_from,
     with_dropout,
 )
+from farzi.models.weights import shapes_from_file
 from farzi.seeding import stream_seed
 from farzi.training import RealBatches, Schedule, TrainSettings, train
 
@@ -126,11 +127,17 @@ class Omega:
         """
         if not self.settings or same_kind(self.settings, own.settings()):
             return own
+        record = self.folder / "omega.json"
         try:
-            return with_dropout(build_student(self.settings), 0.0)
-        except SettingsError as error:
-            what = shorten(str(error), 200)
-            raise DataError(f"{self.folder / 'omega.json'}: `student`: {what}") from None
+            student = with_dropout(build_student(self.settings), 0.0)
+            weights = self.weights(0, 1)
+            shapes = shapes_from_file(record, student, weights, absurd=True)
+        except (SettingsError, ArtifactError) as error:
+            what = shorten(str(error).removeprefix(f"{record}: "), 200)
+            raise DataError(f"{record}: `student`: {what}") from None
+        if shapes != {name: value.shape for name, value in weights.items()}:
+            raise DataError(f"{record}: `student` is not that of the weights beside it.")
+        return student
 
     def weights(self, run: int, epoch: int) -> dict[str, Tensor]:
         """Weights after `epoch` epochs (from 1) of a run."""

@@ -65,17 +65,22 @@ def build_student(settings: Mapping[str, Any]) -> Student:
     """
     sizes = dict(settings)
     name = sizes.pop("name", None)
-    if name in OWN:
+    if isinstance(name, str) and name in OWN:
         raise SettingsError(
             f"the student was {OWN[name]}, and no file names its code: say which it is, with "
             "--student on the command line."
         )
-    if name not in STUDENTS:
+    if not isinstance(name, str) or name not in STUDENTS:
         close = difflib.get_close_matches(str(name), STUDENTS) or sorted(STUDENTS)
         raise SettingsError(f"unknown student {name!r}: did you mean {' or '.join(close)}?")
-    known = {field.name for field in dataclasses.fields(STUDENTS[name])}
+    fields = dataclasses.fields(STUDENTS[name])
+    known = {field.name for field in fields}
     if unknown := sorted(set(sizes) - known):
         raise SettingsError(f"student {name!r} has no setting {unknown[0]!r}.")
+    for field in fields:
+        if field.type in (int, "int") and type(sizes.get(field.name, 0)) is not int:
+            value = sizes[field.name]
+            raise SettingsError(f"student {name!r}: `{field.name}` must be an int, got {value!r}.")
     try:
         student: Student = STUDENTS[name](**sizes)
     except (TypeError, ValueError) as error:

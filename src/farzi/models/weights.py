@@ -17,7 +17,7 @@ from farzi.data.files import check_regular, replacing
 from farzi.errors import ArtifactError, SettingsError
 from farzi.models.base import Student
 
-__all__ = ["load_weights", "save_weights"]
+__all__ = ["load_weights", "save_weights", "shapes_from_file"]
 
 
 def save_weights(
@@ -54,7 +54,7 @@ def _short(error: object) -> str:
     return line if len(line) <= 200 else line[:200] + "..."
 
 
-def _shapes(
+def shapes_from_file(
     target: Path, student: Student, params: Mapping[str, Tensor], *, absurd: bool
 ) -> dict[str, torch.Size]:
     """The shapes that a student's weights have.
@@ -123,7 +123,7 @@ def load_weights(
         except SettingsError as error:
             raise SettingsError(f"{target}: {_short(error)}") from None
     own = type(student) in STUDENTS.values()
-    if _shapes(target, student, params, absurd=own) != {
+    if shapes_from_file(target, student, params, absurd=own) != {
         name: value.shape for name, value in params.items()
     }:
         raise ArtifactError(f"{target}: its tensors do not fit its settings.")

@@ -151,6 +151,9 @@ def gather(
     home = place.parent if place.name == "artifact" else place
     artifact = read_artifact(place)
     record = _read_json(home / "settings.json") if (home / "settings.json").is_file() else {}
+    for name in ("settings", "versions"):
+        if not isinstance(record.get(name, {}), dict):
+            raise DataError(f"{home / 'settings.json'}: `{name}` is no object.")
     records = read_records(home / "metrics.jsonl")
     # Of several splits the comparison stands beside them all.
     for kept in (home / COMPARISON, home.parent / COMPARISON):

@@ -68,6 +68,8 @@ def view_run(run: Path) -> RunView:
         raise DataError(f"{run}: there is no run here (settings.json is missing).") from None
     except (OSError, ValueError):
         raise DataError(f"{run / 'settings.json'}: cannot be read.") from None
+    if not isinstance(record, dict) or not isinstance(record.get("settings", {}), dict):
+        raise DataError(f"{run / 'settings.json'}: holds no settings.")
     file = run / "metrics.jsonl"
     records = read_records(file)
     steps = [entry for entry in records if "outer_loss" in entry or "ages" in entry]
@@ -105,7 +107,7 @@ def _numbers(records: Sequence[Mapping[str, Any]], name: str) -> tuple[float, ..
     """The numbers of that name, NaN among them, which a diverged run has."""
     values = [record.get(name) for record in records]
     return tuple(
-        value if isinstance(value, float) else float(f"{value:d}")
+        value if isinstance(value, float) else float(str(value))  # an absurd one is infinite
         for value in values
         if isinstance(value, int | float) and not isinstance(value, bool)
     )
