@@ -81,6 +81,11 @@ def build_student(settings: Mapping[str, Any]) -> Student:
         if field.type in (int, "int") and type(sizes.get(field.name, 0)) is not int:
             value = sizes[field.name]
             raise SettingsError(f"student {name!r}: `{field.name}` must be an int, got {value!r}.")
+    for size in ("num_tokens", "context_length"):
+        if size in sizes and sizes[size] < 1:
+            raise SettingsError(
+                f"student {name!r}: `{size}` must be an int >= 1, got {sizes[size]}."
+            )
     try:
         student: Student = STUDENTS[name](**sizes)
     except (TypeError, ValueError) as error:
