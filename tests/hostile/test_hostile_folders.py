@@ -183,6 +183,20 @@ def test_a_protocol_that_says_nothing_is_refused(place: Path, name: str, value: 
     assert f"prepared.json: `protocol.{name}` is" in refusal(lambda: prepare(place / "prepared"))
 
 
+def test_what_a_file_says_is_quoted_shortly(place: Path) -> None:
+    file = place / "prepared" / "test.tokens.npy"
+    text = b"1" * 9000
+    file.write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    assert "test.tokens.npy: cannot be read" in refusal(lambda: prepare(place / "prepared"))
+    record = place / "prepared" / "prepared.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "\ud800": 1}))
+    assert "unknown: \\ud800" in refusal(lambda: prepare(place / "prepared"))
+    value = json.loads(record.read_text())
+    del value["protocol"]["k_core"], value["\ud800"]
+    record.write_text(json.dumps(value))
+    assert "`protocol.k_core` is missing" in refusal(lambda: prepare(place / "prepared"))
+
+
 def test_a_name_is_printed_without_what_a_terminal_obeys(place: Path) -> None:
     file = place / "prepared" / "prepared.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "name": "a\x1b[2Jb\n\ud800"}))

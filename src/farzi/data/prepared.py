@@ -263,7 +263,7 @@ def check_record(file: Path, record: dict[str, Any]) -> dict[str, Any]:
     sentences = {name: record.pop(name, []) for name in _SENTENCES}
     if record.keys() != _FIELD_TYPES.keys():
         wrong = sorted(record.keys() ^ _FIELD_TYPES.keys())
-        raise DataError(f"{file}: fields are missing or unknown: {', '.join(wrong)}.")
+        raise DataError(f"{file}: fields are missing or unknown: {shorten(', '.join(wrong))}.")
     for name, kind in _FIELD_TYPES.items():
         allowed = get_args(_CHOICES[name]) if name in _CHOICES else None
         if type(record[name]) is not kind or (allowed and record[name] not in allowed):
@@ -294,7 +294,7 @@ def _check_protocol(file: Path, task: str, protocol: dict[str, Any]) -> None:
         rule = protocol.get("seen_items_by") == "rule"
         kinds = kinds | {name: (int,) for name in _COUNTS if rule or name in protocol}
     for name, expected in kinds.items():
-        if type(protocol.get(name)) not in expected:
+        if name not in protocol or type(protocol[name]) not in expected:
             raise DataError(f"{file}: `protocol.{shorten(name, 60)}` is missing or wrong.")
     for name, value in protocol.items():
         if type(value) not in (str, int, float, bool, type(None)):
@@ -314,7 +314,8 @@ def _load_tokenizer(
         return None
     for file in (folder / TOKENIZER, folder / TOKENIZER_CONFIG):
         try:
-            check_regular(file)
+            if os.path.lexists(file):
+                check_regular(file)
         except OSError as error:
             raise DataError(f"{file}: cannot be read ({error}).") from None
     tokenizer = load_tokenizer(folder, str(protocol.get("tokenizer")))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from farzi.data.columns import shorten
 from farzi.data.files import check_regular, replacing
 from farzi.errors import DataError
 
@@ -240,4 +241,4 @@ def _write(file: Path, array: NDArray[Any]) -> None:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return shorten(str(error)) or type(error).__name__

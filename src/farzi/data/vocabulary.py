@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from farzi.data.columns import shorten
 from farzi.data.files import check_regular, read_json, replacing
 from farzi.errors import DataError
 
@@ -116,7 +117,7 @@ class Vocabulary:
                     raise ValueError("not a list of ids")
             return cls(tuple(ids))
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise DataError(f"{file}: cannot be read ({' '.join(str(error).split())}).") from None
+            raise DataError(f"{file}: cannot be read ({shorten(str(error))}).") from None
 
 
 def end_of_sentence(vocabulary: Vocabulary, protocol: Mapping[str, Any]) -> str:

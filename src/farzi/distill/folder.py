@@ -382,7 +382,7 @@ def _check_state(
         raise ValueError(f"`stopped` must be a text or null, got {state.stopped!r}")
     if not isinstance(state.synthetic.temperature, int | float):
         raise ValueError(f"`temperature` must be a number, got {state.synthetic.temperature!r}")
-    expected = {}
+    expected: dict[str, Tensor] = {}
     for prefix in ("synthetic", "best", "first", "second"):
         expected |= {f"{prefix}/{name}": value for name, value in start.factors().items()}
     if start.lengths is not None:

@@ -98,8 +98,9 @@ def _blocks(records: Sequence[Mapping[str, Any]], name: str) -> dict[str, tuple[
     found: dict[str, list[float]] = {}
     for record in records:
         blocks = record.get(name)
-        for block in blocks if isinstance(blocks, Mapping) else ():
-            found.setdefault(block, []).extend(_numbers([blocks], block))
+        if isinstance(blocks, Mapping):
+            for block in blocks:
+                found.setdefault(block, []).extend(_numbers([blocks], block))
     return {block: tuple(values) for block, values in found.items() if values}
 
 
