@@ -346,7 +346,8 @@ def _place(path: Path, rng: random.Random, outside: Path, *, links: bool = True)
     leading = ["link", "link beside"] if links else []  # a user's own texts may be links
     what = rng.choice([*leading, "pipe", "folder", "giant", "nothing", "loop"])
     if what == "giant":
-        os.truncate(path, rng.choice([1 << 33, 1 << 40]))
+        # Zeros after what is packed are padding, which is read to its end.
+        os.truncate(path, rng.choice([1 << 33, 1 << 40] if links else [1 << 26]))
         return f"{what} {path.name}"
     kept = outside.parent / f"kept-{path.name}"
     kept.unlink(missing_ok=True)
