@@ -21,6 +21,11 @@ MOST_S = 20  # a case that takes longer hangs
 MOST_GROWTH_MB = 400  # of the process, over a whole campaign
 MOST_ALLOCATED = 3 << 30  # bytes above what the process has: an absurd size fails at once
 
+
+class Hanging(BaseException):
+    """A case took too long; a `TimeoutError` is an `OSError`, which readers refuse a file by."""
+
+
 _opened: list[tuple[str, bool]] | None = None
 
 
@@ -52,7 +57,7 @@ def bounded(seconds: int = MOST_S, most_allocated: int = MOST_ALLOCATED) -> Iter
     """End what hangs, and refuse memory far above what the process has."""
 
     def give_up(*arguments: Any) -> None:
-        raise TimeoutError(f"more than {seconds} s")
+        raise Hanging(f"more than {seconds} s")
 
     limits = resource.getrlimit(resource.RLIMIT_DATA)
     text = Path("/proc/self/status").read_text()
