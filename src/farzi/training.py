@@ -190,8 +190,12 @@ class SyntheticBatches:
 def _epoch_slice(num: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     """Indices of one step: an epoch is a permutation drawn from (seed, epoch)."""
     epoch, position = divmod(step, math.ceil(num / batch_size))
-    order = stream(seed, "order", epoch).permutation(num)
-    return order[position * batch_size : (position + 1) * batch_size]
+    return _order(num, seed, epoch)[position * batch_size : (position + 1) * batch_size].copy()
+
+
+@functools.lru_cache(maxsize=4)  # of the last epochs: of a large log each takes milliseconds
+def _order(num: int, seed: int, epoch: int) -> np.ndarray:
+    return stream(seed, "order", epoch).permutation(num)
 
 
 @dataclass(frozen=True)
