@@ -23,6 +23,7 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     storage:NAME  experiments/results/NAME.json, as experiments/storage.py writes it
     daily:NAME    experiments/results/NAME.json, as experiments/daily.py writes it
     cold:NAME     experiments/results/NAME.json, as experiments/cold.py writes it
+    scale:NAME    experiments/results/NAME.json, as experiments/scale.py writes it
     scoring:NAME  experiments/results/NAME.json, as experiments/scoring.py writes it
     limits:NAME   experiments/results/NAME.json, as experiments/limits.py writes it
     steps:NAME    benchmarks/results/NAME.json, as benchmarks/bench_artifact_step.py writes it
@@ -58,10 +59,13 @@ from result_plots import plots  # noqa: E402
 
 PART = re.compile(
     r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|newcomer|example"
-    r"|storage|scoring|daily|cold|limits|steps|privacy|results):([\w.-]+) -->\n)"
+    r"|storage|scoring|scale|daily|cold|limits|steps|privacy|results):([\w.-]+) -->\n)"
     r"(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
+
+
+STOPPED = {"validation": "ended by validation", "cap": "ended by the limit"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,6 +100,7 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
         "privacy": ("experiments", render_privacy),
         "daily": ("experiments", render_daily),
         "cold": ("experiments", render_cold),
+        "scale": ("experiments", render_scale),
         "limits": ("experiments", render_limits),
         "steps": ("benchmarks", render_steps),
         "engines": ("benchmarks", render_engines),
@@ -277,6 +282,42 @@ def render_cold(result: Mapping[str, Any]) -> str:
                 lines.append(table_line([f"{row} ({group['runs'][row]})", *cells]))
             parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def render_scale(result: Mapping[str, Any]) -> str:
+    """Return what every stage took, by source, and what came out; nothing where it was not run."""
+    rows = result["rows"]
+    lines = [table_line(["", *rows]), table_line(["---", *["---:"] * len(rows)])]
+    lines += [
+        table_line([count, *(f"{row[count]:,}" for row in rows.values())])
+        for count in ("events", "users", "items")
+    ]
+
+    def line(name: str, stage: str, say: Callable[[Mapping[str, Any]], str]) -> str:
+        there = [row["stages"].get(stage) for row in rows.values()]
+        return table_line([name, *("" if took is None else say(took) for took in there)])
+
+    def took(stage: Mapping[str, Any]) -> str:
+        size = f"{stage['peak_bytes'] / 2**20:,.0f} MiB"
+        return f"{stage['cpu_s']:,.0f} s, {stage['wall_s']:,.0f} s, {size}"
+
+    def end(stage: Mapping[str, Any]) -> str:
+        return f"{stage['said']['steps']:,}, {STOPPED[stage['said']['stopped']]}"
+
+    stages = {stage: None for row in rows.values() for stage in row["stages"]}
+    lines += [line(stage, stage, took) for stage in stages]
+    for name, stage in (("fifty rows", "score fifty rows"), ("the log", "score the log")):
+        for metric in ("nDCG@10", "loss"):
+
+            def score(stage: Mapping[str, Any], metric: str = metric) -> str:
+                return f"{stage['said']['metrics'][metric]:.3f}"
+
+            lines.append(line(f"{metric}, {name}", stage, score))
+    for name, stage in (("fifty rows", "train on fifty rows"), ("the log", "train on the log")):
+        lines.append(line(f"best step, {name}", stage, end))
+    epochs = [f"{row['epochs']:,}" for row in rows.values()]
+    lines.append(table_line(["epochs of a teacher at most", *epochs]))
+    return "\n".join(lines)
 
 
 def render_limits(result: Mapping[str, Any]) -> str:
