@@ -14,6 +14,7 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     fastest:NAME  the same at the largest number of steps, each engine with its faster loss
     speeds:NAME   benchmarks/results/NAME.json, as benchmarks/bench_outer_loop.py writes it
     prepare:NAME  benchmarks/results/NAME.json, as benchmarks/bench_prepare.py writes it
+    ranks:NAME    benchmarks/results/NAME.json, as benchmarks/bench_ranks.py writes it
     newcomer:NAME  benchmarks/results/NAME.json, as benchmarks/first_quarter_hour.py writes it
     tree:folders  the folders and top modules of src/farzi, with the first lines of their docstrings
     tree:files    every module, likewise
@@ -58,8 +59,8 @@ from draw_picture import PICTURE, draw  # noqa: E402
 from result_plots import plots  # noqa: E402
 
 PART = re.compile(
-    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|newcomer|example"
-    r"|storage|scoring|scale|daily|cold|limits|steps|privacy|results):([\w.-]+) -->\n)"
+    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|ranks|newcomer"
+    r"|example|storage|scoring|scale|daily|cold|limits|steps|privacy|results):([\w.-]+) -->\n)"
     r"(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
@@ -105,6 +106,7 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
         "steps": ("benchmarks", render_steps),
         "engines": ("benchmarks", render_engines),
         "speeds": ("benchmarks", render_speeds),
+        "ranks": ("benchmarks", render_ranks),
         "prepare": ("benchmarks", render_prepare),
         "newcomer": ("benchmarks", render_newcomer),
     }
@@ -468,6 +470,19 @@ def render_speeds(result: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
     note = f"{result['source']}; {result['hardware']}, {result['threads']} threads; {versions}."
     return "\n".join([*lines, "", note])
+
+
+def render_ranks(result: Mapping[str, Any]) -> str:
+    """Return students a second of one process and of several, and the efficiency of the several."""
+    lines = [table_line(["processes", "students a second", "all passes", "efficiency"])]
+    lines.append(table_line(["---:", "---:", "---:", "---:"]))
+    for row in result["rows"]:
+        passes = ", ".join(f"{value:.2f}" for value in row["all"])
+        speed = f"{row['students_per_s']:.2f}"
+        lines.append(table_line([str(row["ranks"]), speed, passes, f"{row['efficiency']:.2f}"]))
+    versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    note = f"{result['date']}, {result['source']}; {result['hardware']}, one thread a process, "
+    return "\n".join([*lines, "", f"{note}load {result['load']:.0f}; {versions}."])
 
 
 def render_prepare(result: Mapping[str, Any]) -> str:
