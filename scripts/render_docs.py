@@ -15,6 +15,7 @@ A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
     speeds:NAME   benchmarks/results/NAME.json, as benchmarks/bench_outer_loop.py writes it
     prepare:NAME  benchmarks/results/NAME.json, as benchmarks/bench_prepare.py writes it
     ranks:NAME    benchmarks/results/NAME.json, as benchmarks/bench_ranks.py writes it
+    ranking:NAME  benchmarks/results/NAME.json, as benchmarks/bench_ranking.py writes it
     newcomer:NAME  benchmarks/results/NAME.json, as benchmarks/first_quarter_hour.py writes it
     tree:folders  the folders and top modules of src/farzi, with the first lines of their docstrings
     tree:files    every module, likewise
@@ -59,7 +60,7 @@ from draw_picture import PICTURE, draw  # noqa: E402
 from result_plots import plots  # noqa: E402
 
 PART = re.compile(
-    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|ranks|newcomer"
+    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|ranks|ranking|newcomer"
     r"|example|storage|scoring|scale|daily|cold|limits|steps|privacy|results):([\w.-]+) -->\n)"
     r"(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
@@ -107,6 +108,7 @@ def fill_document(path: Path, root: Path, *, write: bool) -> bool:
         "engines": ("benchmarks", render_engines),
         "speeds": ("benchmarks", render_speeds),
         "ranks": ("benchmarks", render_ranks),
+        "ranking": ("benchmarks", render_ranking),
         "prepare": ("benchmarks", render_prepare),
         "newcomer": ("benchmarks", render_newcomer),
     }
@@ -389,8 +391,12 @@ def write_results(root: Path, *, write: bool) -> list[Path]:
 
 
 def render_engines(result: Mapping[str, Any]) -> str:
-    """Return time, memory and agreement of every engine, peers against the fastest of them."""
-    rows = [row for row in result["rows"] if row["ms_per_step"] is not None]
+    """Return time, memory and agreement of every engine, peers against the fastest of them.
+
+    A result of `--rounds 0` has memory and agreement alone.
+    """
+    measured = "ms_per_step" if result["timed_calls"] else "gradient_error"
+    rows = [row for row in result["rows"] if row[measured] is not None]
     head = [
         "steps",
         "engine",
@@ -407,15 +413,15 @@ def render_engines(result: Mapping[str, Any]) -> str:
             for peer in rows
             if peer["steps"] == row["steps"] and not peer["engine"].startswith("farzi")
         ]
-        ratio_to_peer = f"{min(peers) / row['ms_per_step']:.2f}x" if peers else ""
-        error = row["gradient_error"]
+        ms, error = row["ms_per_step"], row["gradient_error"]
+        ratio_to_peer = f"{min(peers) / ms:.2f}x" if peers and ms else ""
         lines.append(
             table_line(
                 [
                     str(row["steps"]),
                     row["engine"],
                     row["head"],
-                    f"{row['ms_per_step']:.1f}",
+                    f"{ms:.1f}" if ms else "",
                     ratio_to_peer,
                     f"{row['peak_bytes'] / 1e6:.0f}",
                     "" if error is None else f"{error:.1e}",
@@ -428,10 +434,9 @@ def render_engines(result: Mapping[str, Any]) -> str:
     late = [
         f"{r['engine']} at {r['steps']} steps" for r in result["rows"] if not r.get("in_time", 1)
     ]
-    note = (
-        f"{result['date']}, {result['hardware']}, {result['threads']} threads; median of "
-        f"{calls} calls in turns; {versions}."
-    )
+    how = f"median of {calls} calls in turns" if result["timed_calls"] else "not timed"
+    threads = f"{result['threads']} threads"
+    note = f"{result['date']}, {result['hardware']}, {threads}; {how}; {versions}."
     if late:
         note += f" Not ready within the benchmark's minutes: {', '.join(late)}."
     return "\n".join([*lines, "", note])
@@ -497,6 +502,20 @@ def render_prepare(result: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
     note = f"{result['date']}, {result['hardware']}, load {result['load']:.0f}; {versions}."
     return "\n".join([*lines, "", note])
+
+
+def render_ranking(result: Mapping[str, Any]) -> str:
+    """Return time and memory of scoring a test part by full ranking, a line a number of users."""
+    head = ["users", "items", "events scored", "s", "s of the processor", "ms a user", "peak GiB"]
+    lines = [table_line(head), table_line(["---:"] * len(head))]
+    for row in result["rows"]:
+        counts = [f"{row[count]:,}" for count in ("users", "items", "events_scored")]
+        times = [f"{row['wall_s']:.0f}", f"{row['cpu_s']:.0f}"]
+        times.append(f"{1000 * row['cpu_s'] / row['users']:.2f}")
+        lines.append(table_line([*counts, *times, f"{row['peak_bytes'] / 2**30:.2f}"]))
+    versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    note = f"{result['date']}, {result['hardware']}, {result['threads']} threads, "
+    return "\n".join([*lines, "", f"{note}load {result['load']:.0f}; {versions}."])
 
 
 def render_newcomer(result: Mapping[str, Any]) -> str:
