@@ -60,8 +60,9 @@ from draw_picture import PICTURE, draw  # noqa: E402
 from result_plots import plots  # noqa: E402
 
 PART = re.compile(
-    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|ranks|ranking|newcomer"
-    r"|example|storage|scoring|scale|daily|cold|limits|steps|privacy|results):([\w.-]+) -->\n)"
+    r"(<!-- (overview|summary|table|tree|engines|fastest|speeds|inputs|prepare|ranks|ranking"
+    r"|newcomer|example|storage|scoring|scale|daily|cold|limits|steps|privacy|results)"
+    r":([\w.-]+) -->\n)"
     r"(.*?)(<!-- /\2:\3 -->)",
     re.DOTALL,
 )
@@ -430,7 +431,7 @@ def render_engines(result: Mapping[str, Any]) -> str:
         )
     versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
     counts = sorted({len(row["ms_per_step_all"]) for row in rows})
-    calls = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    calls = " to ".join(str(count) for count in dict.fromkeys((*counts[:1], *counts[-1:])))
     late = [
         f"{r['engine']} at {r['steps']} steps" for r in result["rows"] if not r.get("in_time", 1)
     ]

@@ -232,7 +232,7 @@ def _score_tokens(
     with torch.no_grad():
         table, head = student.embedding(params), student.head(params)
         device = table.device
-        block = _rows_within(_LOGIT_BYTES, student.num_tokens, table)
+        block = _logit_rows(student.num_tokens, table)
         for chosen in _window_batches(windows, student.width, device):
             tokens, scored = _padded(sequences, windows, chosen)
             owners = np.repeat(windows.sequences[chosen], scored.sum(1))
@@ -260,11 +260,20 @@ def _guessed(scores: Tensor, own: Tensor) -> Tensor:
 
 
 _LOGIT_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}
-"""Logits that exist at one time."""
+"""Logits that exist at one time, where they are those of enough positions."""
+_LOGIT_ROWS = 32
+"""Enough: with fewer, reading the table of embeddings takes longer than the products."""
 _RANKED_ITEMS = 1 << 23
 """Scores, users times items, that are ranked at one time."""
 _ACTIVATION_BYTES = {"cpu": 1 << 24, "cuda": 1 << 29}
 """About what one layer's activations of a batch of windows may take."""
+
+
+def _logit_rows(width: int, like: Tensor) -> int:
+    """Positions whose logits exist at one time: `_LOGIT_ROWS` at eight times the budget at most."""
+    most = {name: 8 * budget for name, budget in _LOGIT_BYTES.items()}
+    fewest = min(_LOGIT_ROWS, _rows_within(most, width, like))
+    return max(fewest, _rows_within(_LOGIT_BYTES, width, like))
 
 
 def _rows_within(budgets: Mapping[str, int], width: int, like: Tensor) -> int:

@@ -64,7 +64,7 @@ def target_ranks(
         >>> target_ranks(torch.tensor([[0.1, 0.7, 0.2], [0.5, 0.5, 0.5]]), torch.tensor([2, 0]))
         tensor([2., 2.], dtype=torch.float64)
     """
-    if not bool(torch.isfinite(scores).all()):
+    if scores.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(scores))).all()):
         raise NonFiniteError("the scores to be ranked are not all finite")
     own_B1 = scores.gather(1, targets[:, None])
     greater_BV = scores > own_B1
@@ -73,7 +73,12 @@ def target_ranks(
         greater_BV &= ~exclude
         equal_BV &= ~exclude
     equal_BV.scatter_(1, targets[:, None], False)
-    return 1 + greater_BV.sum(1).double() + equal_BV.sum(1).double() / 2
+    return 1 + _count_true(greater_BV).double() + _count_true(equal_BV).double() / 2
+
+
+def _count_true(marks: torch.Tensor) -> torch.Tensor:
+    """True values of each row of (B, V), (B,) int64; sums of 32 bits take a tenth of the time."""
+    return marks.sum(1, dtype=torch.int32).long()
 
 
 def count_candidates(
@@ -99,7 +104,7 @@ def count_candidates(
     if exclude is None:
         return torch.full_like(targets, num_items, dtype=torch.int64)
     target_excluded = exclude.gather(1, targets[:, None])[:, 0]
-    return num_items - exclude.sum(1) + target_excluded.long()
+    return num_items - _count_true(exclude) + target_excluded.long()
 
 
 @overload

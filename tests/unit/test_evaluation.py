@@ -181,6 +181,7 @@ def test_memory_is_bounded_and_blocks_change_nothing(monkeypatch, recorded):
     whole = evaluate(student, params, DATA)
     recorded.shapes.clear()
     monkeypatch.setattr(evaluation, "_LOGIT_BYTES", {"cpu": 4 * ITEMS * 3})
+    monkeypatch.setattr(evaluation, "_LOGIT_ROWS", 1)
     monkeypatch.setattr(evaluation, "_ACTIVATION_BYTES", {"cpu": 1})
     monkeypatch.setattr(evaluation, "_RANKED_ITEMS", ITEMS)
     small = evaluate(student, params, DATA)
@@ -190,6 +191,14 @@ def test_memory_is_bounded_and_blocks_change_nothing(monkeypatch, recorded):
     assert rows[-5:] == [1] * 5  # the five rankings
     for name, values in whole.per_user.items():
         np.testing.assert_allclose(small.per_user[name], values, rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "rows"), [(1_000, 262), (8_192, 32), (60_000, 32), (100_000, 20), (9_000_000, 1)]
+)
+def test_rows_of_logits_are_enough_for_the_table_and_bounded(num_tokens: int, rows: int):
+    """1 MiB of them, but at least 32 rows; of those no more than 8 MiB."""
+    assert evaluation._logit_rows(num_tokens, torch.zeros(1)) == rows
 
 
 def test_a_sequence_with_nothing_to_predict_is_refused_by_name():
