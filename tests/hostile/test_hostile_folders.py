@@ -341,6 +341,27 @@ def test_teachers_that_cannot_be_are_refused_by_file_and_field(
     assert "omega.json: `student`" in line
 
 
+@pytest.mark.parametrize("change", ["renamed", "another shape", "one more", "one less"])
+def test_teachers_whose_weights_are_not_their_students_are_refused_by_file_and_name(
+    folders: tuple[Path, PreparedData], place: Path, change: str
+) -> None:
+    file = place / "run" / "teachers" / "run-00.safetensors"
+    tensors, record = load_sealed(file)
+    name = "1/blocks.0.feed_forward.up.bias"
+    value = tensors.pop(name)
+    changed = {
+        "renamed": {f"{name}x": value},
+        "another shape": {name: value[:1]},
+        "one more": {name: value, f"{name}x": value},
+        "one less": {},
+    }
+    save_sealed(file, tensors | changed[change], record)
+    (place / "run" / "state.safetensors").unlink()
+    line = refusal(lambda: distill(folders[1], place / "run", SETTINGS, resume=True))
+    assert f"run-00.safetensors: `{name}" in line
+    assert "is not what its student has" in line
+
+
 @pytest.mark.parametrize("name", ["settings", "versions"])
 def test_a_record_of_another_kind_is_no_page(
     folders: tuple[Path, PreparedData], place: Path, name: str

@@ -124,20 +124,44 @@ class Omega:
 
         Args:
             own: the inner students, which it is unless the runs say otherwise.
+
+        Raises:
+            DataError: a run's weights are not those of this architecture.
         """
-        if not self.settings or same_kind(self.settings, own.settings()):
-            return own
-        record = self.folder / "omega.json"
+        record, weights = self.folder / "omega.json", self.weights(0, 1)
+        same = not self.settings or same_kind(self.settings, own.settings())
         try:
-            student = with_dropout(build_student(self.settings), 0.0)
-            weights = self.weights(0, 1)
-            shapes = shapes_from_file(record, student, weights, absurd=True)
+            student = own if same else with_dropout(build_student(self.settings), 0.0)
+            shapes = shapes_from_file(record, student, weights, absurd=not same)
         except (SettingsError, ArtifactError) as error:
             what = shorten(str(error).removeprefix(f"{record}: "), 200)
             raise DataError(f"{record}: `student`: {what}") from None
-        if shapes != {name: value.shape for name, value in weights.items()}:
+        if not same and shapes != {name: value.shape for name, value in weights.items()}:
             raise DataError(f"{record}: `student` is not that of the weights beside it.")
+        for run, curve in enumerate(self.losses):
+            self._check_shapes(run, len(curve), shapes)
         return student
+
+    def _check_shapes(self, run: int, epochs: int, shapes: Mapping[str, torch.Size]) -> None:
+        """Raise where an epoch's weights have other names or shapes."""
+        expected = {
+            f"{epoch}/{name}": tuple(shape)
+            for epoch in range(1, epochs + 1)
+            for name, shape in shapes.items()
+        }
+        with safe_open(_run_file(self.folder, run), framework="pt") as file:
+            names = list(file.keys())
+            held = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+        if held != expected:
+            wrong = min(
+                name
+                for name in held.keys() | expected.keys()
+                if held.get(name) != expected.get(name)
+            )
+            raise DataError(
+                f"{_run_file(self.folder, run)}: `{shorten(wrong, 60)}` is not what its student "
+                "has; remove the folder to train anew."
+            )
 
     def weights(self, run: int, epoch: int) -> dict[str, Tensor]:
         """Weights after `epoch` epochs (from 1) of a run."""

@@ -1,8 +1,6 @@
 """Teachers of another architecture than the students', and their step size."""
 
 import itertools
-import json
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -11,7 +9,7 @@ import torch
 from farzi.distill import distill
 from farzi.distill.run import plan_run
 from farzi.distill.teachers import Omega, TeacherSettings, mean_logits
-from farzi.errors import SettingsError
+from farzi.errors import DataError, SettingsError
 from farzi.evaluation import evaluate
 from farzi.experiments.opened import open_split
 from farzi.experiments.rows import load_row
@@ -103,12 +101,13 @@ def test_an_unknown_schedule_is_refused():
 
 def test_runs_of_before_kinds_were_kept_are_of_the_students_kind(run, tmp_path):
     data, folder = run
-    shutil.copytree(folder / "teachers", tmp_path / "old")
-    record = json.loads((tmp_path / "old/omega.json").read_text())
-    del record["student"]
-    (tmp_path / "old/omega.json").write_text(json.dumps(record))
+    other = Omega.load(folder / "teachers")
+    distill(data, tmp_path / "own", SMALL)
     student = plan_run(data, SMALL).student
-    assert Omega.load(tmp_path / "old").student(student) is student
+    own = replace(Omega.load(tmp_path / "own/teachers"), settings={})
+    assert own.student(student) is student
+    with pytest.raises(DataError, match=r"run-00\.safetensors: `1/.*` is not what its student has"):
+        replace(other, settings={}).student(student)
 
 
 def test_a_linear_schedule_ends_at_nothing():
