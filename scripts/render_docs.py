@@ -5,8 +5,8 @@
 
 A part stands between `<!-- KIND:NAME -->` and `<!-- /KIND:NAME -->`:
 
-    overview:sources  the comparisons of README.md, a row a source: what full data, as many random
-                  sequences and the distilled ones give
+    overview:sources  the table of README.md, a line a source and size, from finished cells: what
+                  full data and the distilled rows give, in which seconds and bytes
     summary:NAME  experiments/results/NAME.json, a comparison as `farzi compare --json` prints it:
                   the headline metrics, and differences from the rows worth beating
     table:NAME    the same with every metric and every difference
@@ -48,10 +48,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from farzi.experiments.collected import Collected, collect
+from farzi.experiments.collected import Collected, break_even, collect
 from farzi.experiments.comparison import Comparison
 from farzi.experiments.pages import experiment_page, index_parts
-from farzi.experiments.tables import markdown, spread
+from farzi.experiments.tables import markdown, seconds, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -150,25 +150,44 @@ def draw_document(path: Path, root: Path, *, write: bool) -> bool:
 # --------------------------------------------------------------------------------------- results
 
 
-OVERVIEW = ("stdlib-calls", "ml-100k", "ptb")
-SHOWN = ("full", "random", "farzi")
+# What README.md shows: an experiment, and the row of it that is its result.
+OVERVIEW = (
+    ("magazine-25x20", "farzi"),
+    ("ml-100k", "ids"),
+    ("ml-1m", "farzi"),
+    ("penn-treebank", "one-teacher"),
+    ("students-calls", "farzi"),
+    ("students-docs", "farzi"),
+)
 
 
 def render_overview(root: Path, name: str) -> str:
-    """Return a row a source: its headline metric on full data, random sequences and farzi."""
-    head = ["", "real → synthetic", "metric", "full data", "as many random", "farzi", "of full"]
-    lines = [table_line(head), table_line(["---", *("---:" for _ in head[1:])])]
-    for source in OVERVIEW:
-        path = root / "experiments" / "results" / f"{source}.json"
-        if not path.exists():
-            continue
-        comparison = Comparison.from_json(json.loads(path.read_text()))
-        full, few = comparison.row("full"), comparison.row("farzi")
-        metric = "perplexity" if "perplexity" in full.metrics else "nDCG@10"
-        scores = [spread(comparison.row(row).metrics[metric], metric) for row in SHOWN]
-        ratio = comparison.ratios["farzi"]["mean"]
-        sizes = f"{full.sequences:,} → {few.sequences:,}"
-        lines.append(table_line([source, sizes, metric, *scores, f"{ratio:.3f}"]))
+    """Return a line for each experiment and size that README.md shows: quality, seconds, bytes."""
+    head = ["", "sequences", "metric", "full data", "distilled", "of full", "s on full data"]
+    head += ["s distilled", "pays after", "kB", "kB of the events", "students"]
+    lines = [table_line(head), table_line(["---", "---:", "---", *("---:" for _ in head[3:])])]
+    known = {found.name: found for found in collected(root)}
+    for experiment, row_name in OVERVIEW:
+        for group in known[experiment].groups if experiment in known else ():
+            rows = {} if group.comparison is None else {r.name: r for r in group.comparison.rows}
+            if row_name not in rows or "full" not in rows or not rows[row_name].finished:
+                continue
+            full, few = rows["full"], rows[row_name]
+            metric = "perplexity" if group.task == "language" else "nDCG@10"
+            trainings = {each.row: each.trainings for each in break_even(group)}[row_name]
+            cells = [
+                f"[{group.source} {group.title}](docs/results/{experiment}.md)",
+                f"{full.sequences:,} → {few.sequences:,}",
+                metric,
+                *(spread(row.metrics[metric], metric) for row in (full, few)),
+                f"{group.comparison.ratios[row_name]['mean']:.3f}",
+                *(seconds(row.seconds) for row in (full, few)),
+                "never" if trainings is None else f"{trainings:,.0f}",
+                f"{few.bytes / 1e3:,.0f}",
+                f"{4 * group.events / 1e3:,.0f}",
+                str(few.num_runs),
+            ]
+            lines.append(table_line(cells))
     return "\n".join(lines)
 
 
