@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build"
 TOOLS = {"audit": "pip-audit", "sbom": "cyclonedx-bom", "compat": "uv"}
 EXTRAS = "hf,hub,track"
-TEST_TOOLS = ["pytest", "hypothesis", "scipy", "scikit-learn", "polars"]
+TEST_TOOLS = ["pytest", "hypothesis", "scipy", "scikit-learn", "polars", "matplotlib"]
 TESTS = ["tests/unit", "tests/properties", "tests/recipes"]
 NO_NETWORK = (
     "ConnectionError", "Max retries", "Name or service not known", "Temporary failure",

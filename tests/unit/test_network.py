@@ -23,7 +23,10 @@ def test_no_import_opens_a_socket(code: str) -> None:
     watched = (
         "import sys\n"
         "def watch(event, arguments):\n"
-        "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.bind'):\n"
+        # urllib3 asks for a port of this machine to see whether it has IPv6.
+        "    here = event == 'socket.bind' and arguments[1][0] in ('127.0.0.1', '::1')\n"
+        "    names = ('socket.connect', 'socket.getaddrinfo', 'socket.bind')\n"
+        "    if event in names and not here:\n"
         "        print('network:', event, arguments, file=sys.stderr)\n"
         "        sys.stderr.flush(); import os; os._exit(9)\n"
         "sys.addaudithook(watch)\n"
