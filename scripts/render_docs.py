@@ -399,7 +399,8 @@ def render_results(root: Path, name: str) -> str:
 def write_results(root: Path, *, write: bool) -> list[Path]:
     """Write the page of every experiment and the figures; return those that were out of date."""
     all_found = collected(root)
-    files = {f"{found.name}.md": experiment_page(found) for found in all_found} | plots(all_found)
+    files = {f"{found.name}.md": experiment_page(found) for found in all_found}
+    files |= plots(all_found, OVERVIEW)
     stale = []
     for name, text in files.items():
         path = root / "docs" / "results" / name

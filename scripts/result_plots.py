@@ -16,8 +16,13 @@ COLOURS = {"full": "black", "farzi": "tab:red", "start": "tab:orange", "tokens":
 OTHERS = ("tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:olive", "tab:cyan", "tab:gray")
 
 
-def plots(all_found: Sequence[Collected]) -> dict[str, str]:
-    """SVG text by file name; none where there is nothing to show."""
+def plots(all_found: Sequence[Collected], shown: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
+    """SVG text by file name; none where there is nothing to show.
+
+    Args:
+        all_found: every experiment that has run.
+        shown: experiments and the row of each that README.md shows against full data.
+    """
     groups = [
         group
         for found in all_found
@@ -27,7 +32,17 @@ def plots(all_found: Sequence[Collected]) -> dict[str, str]:
     ]
     if not groups:
         return {}
-    return {"quality-size.svg": _size(groups), "quality-seconds.svg": _seconds(groups)}
+    files = {"quality-size.svg": _size(groups), "quality-seconds.svg": _seconds(groups)}
+    known = {found.name: found.groups for found in all_found}
+    few = [
+        (group, row)
+        for name, row in shown
+        for group in known.get(name, ())[:1]
+        if any(group is each for each in groups)
+    ]
+    if few:
+        files["few-seconds.svg"] = _few_seconds(few)
+    return files
 
 
 def _panels(groups: Sequence[Group]) -> tuple[Any, Any]:
@@ -70,24 +85,52 @@ def _size(groups: Sequence[Group]) -> str:
     return _svg(figure)
 
 
+def _lowest_so_far(group: Group, row: str) -> tuple[list[float], list[float]]:
+    """Seconds, and the lowest validation loss until then: the mean of a row's runs."""
+    curves = [curve for curve in group.comparison.curves(row) if curve]
+    if not curves:
+        return [], []
+    times = sorted({round(look.seconds, 2) for curve in curves for look in curve})
+    times = [time for time in times if time >= max(curve[0].seconds for curve in curves)]
+    losses = [
+        statistics.fmean(
+            min(look.loss for look in curve if look.seconds <= time + 0.005) for curve in curves
+        )
+        for time in times
+    ]
+    return times, losses
+
+
+def _few_seconds(few: Sequence[tuple[Group, str]]) -> str:
+    """The row of each group that README.md shows, and full data: loss against seconds."""
+    figure, panels = _panels([group for group, _ in few])
+    figure.set_size_inches(10.5, 2.5 * -(-len(few) // 3))
+    for axis, (group, row) in zip(panels, few, strict=False):
+        lowest = []
+        for name, label, colour in (
+            ("full", "all data", "black"),
+            (row, "distilled", "tab:red"),
+        ):
+            times, losses = _lowest_so_far(group, name)
+            if losses:
+                axis.plot(times, losses, color=colour, lw=1.6, label=label)
+                lowest.append(losses[-1])
+        if lowest:
+            axis.set_ylim(min(lowest) - 0.05, max(lowest) + 0.5)
+        axis.set(xscale="log", title=f"{group.source} {group.title}", xlabel="seconds of training")
+        axis.grid(alpha=0.3)
+    panels[0].set_ylabel("validation loss so far")
+    panels[0].legend()
+    return _svg(figure)
+
+
 def _seconds(groups: Sequence[Group]) -> str:
     """Validation loss of every row against seconds of training: the mean of its runs."""
     figure, panels = _panels(groups)
     for axis, group in zip(panels, groups, strict=False):
         lowest = []
         for place, row in enumerate(group.comparison.rows):
-            curves = [curve for curve in group.comparison.curves(row.name) if curve]
-            if not curves:
-                continue
-            times = sorted({round(look.seconds, 2) for curve in curves for look in curve})
-            times = [time for time in times if time >= max(curve[0].seconds for curve in curves)]
-            losses = [
-                statistics.fmean(
-                    min(look.loss for look in curve if look.seconds <= time + 0.005)
-                    for curve in curves
-                )
-                for time in times
-            ]
+            times, losses = _lowest_so_far(group, row.name)
             if losses:
                 axis.plot(times, losses, color=_colour(row.name, place), label=row.name)
                 lowest.append(losses[-1])

@@ -341,7 +341,10 @@ def _evaluate_ranking(
 ) -> Scores:
     num_items, leave_out = data.vocabulary.size, data.seen_items == "leave-out"
     batch_size = max(1, min(batch_size, _RANKED_ITEMS // num_items))
-    ranks, candidates = [], []
+    # Made whole: small blocks kept from every batch would lie in the space of its large ones, and
+    # the next batch's would need new space, until memory is full.
+    rank = torch.empty(len(sequences), dtype=torch.float64)
+    count = torch.empty(len(sequences), dtype=torch.int64)
     for start in range(0, len(sequences), batch_size):
         chosen = np.arange(start, min(start + batch_size, len(sequences)))
         targets = torch.tensor([int(sequences[int(index)][-1]) for index in chosen])
@@ -350,9 +353,9 @@ def _evaluate_ranking(
             exclude = torch.zeros(len(chosen), num_items, dtype=torch.bool)
             for row, index in enumerate(chosen):
                 exclude[row, torch.from_numpy(sequences[int(index)][:-1].astype(np.int64))] = True
-        ranks.append(metrics.target_ranks(scores_of(chosen), targets, exclude))
-        candidates.append(metrics.count_candidates(targets, num_items, exclude))
-    rank, count = torch.cat(ranks), torch.cat(candidates)
+        part = slice(start, start + len(chosen))
+        rank[part] = metrics.target_ranks(scores_of(chosen), targets, exclude)
+        count[part] = metrics.count_candidates(targets, num_items, exclude)
     choice = count > 1  # a user who had every other item: the target is alone, and AUC is 0 / 0
     per_user = {
         "HR@10": metrics.hit_rate(rank, 10, per_user=True),

@@ -28,3 +28,14 @@ def test_data_weights_end_in_time_and_agree(tmp_path: Path) -> None:
         assert row["ms_per_step_all"]
         assert row["gradient_error"] < 1e-3
         assert row["peak_bytes"] > 0
+
+
+def test_the_memory_of_a_full_ranking_does_not_grow_with_its_users(tmp_path: Path) -> None:
+    """What was kept of each batch lay in the space of its scores: 100,000 users took all memory."""
+    out = tmp_path / "results.json"
+    command = [sys.executable, "benchmarks/bench_ranking.py", "--out", str(out)]
+    command += ["--users", "500", "8000", "--items", "20000"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    few, many = json.loads(out.read_text())["rows"]
+    assert (few["users"], many["users"]) == (500, 8000)
+    assert many["peak_bytes"] - few["peak_bytes"] < 250e6

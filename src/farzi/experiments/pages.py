@@ -56,7 +56,13 @@ def experiment_page(found: Collected) -> str:
 
 def index_parts(all_found: Sequence[Collected]) -> dict[str, str]:
     """The generated parts of the page of all results, by name."""
-    groups = [group for found in all_found if found.overview for group in found.groups]
+    groups = [
+        group
+        for found in all_found
+        if found.overview
+        for group in found.groups
+        if group.comparison is None or _has_full(group.comparison)
+    ]
     empty = "*No experiment has run yet.*"
     parts = {
         "overview": overview_grid(groups),
@@ -205,6 +211,11 @@ def _distilled(groups: Sequence[Group]) -> Iterator[tuple[Group, Comparison, Row
             for row in group.comparison.rows:
                 if row.name in group.distil_s:
                     yield group, group.comparison, row
+
+
+def _has_full(comparison: Comparison) -> bool:
+    """Whether there is what every ratio is to; rows without it have their own page alone."""
+    return any(row.name == "full" for row in comparison.rows)
 
 
 def _ratio(comparison: Comparison, row: str) -> float | None:

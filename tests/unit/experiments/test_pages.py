@@ -47,3 +47,9 @@ def test_small_changes_of_one_thing_stand_on_their_own_page_alone(overview):
     assert ("toy 5x20: farzi" in parts["overview"]) == overview
     assert ("farzi 0.900" in parts["failures"]) == overview
     assert "[toy](toy.md): many changes" in parts["experiments"]
+
+
+def test_rows_without_full_data_beside_them_stand_on_their_own_page_alone():
+    parts = index_parts([Collected("toy", "no ratio", (group([run("farzi", metrics=WORSE)]),))])
+    assert "toy 5x20" not in parts["overview"] + parts["failures"]
+    assert "[toy](toy.md): no ratio" in parts["experiments"]
