@@ -41,6 +41,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import math
 import re
 import sys
 import tomllib
@@ -164,7 +165,7 @@ OVERVIEW = (
 def render_overview(root: Path, name: str) -> str:
     """Return a line for each experiment and size that README.md shows: quality, seconds, bytes."""
     head = ["", "sequences", "metric", "full data", "distilled", "of full", "s on full data"]
-    head += ["s distilled", "pays after", "kB", "kB of the events", "students"]
+    head += ["s distilled", "s to equal", "pays after", "kB", "kB of the events", "students"]
     lines = [table_line(head), table_line(["---", "---:", "---", *("---:" for _ in head[3:])])]
     known = {found.name: found for found in collected(root)}
     for experiment, row_name in OVERVIEW:
@@ -174,7 +175,8 @@ def render_overview(root: Path, name: str) -> str:
                 continue
             full, few = rows["full"], rows[row_name]
             metric = "perplexity" if group.task == "language" else "nDCG@10"
-            trainings = {each.row: each.trainings for each in break_even(group)}[row_name]
+            pays = {each.row: each for each in break_even(group)}[row_name]
+            earliest = [n for n in (pays.trainings, pays.equal_trainings) if n is not None]
             cells = [
                 f"[{group.source} {group.title}](docs/results/{experiment}.md)",
                 f"{full.sequences:,} → {few.sequences:,}",
@@ -182,7 +184,8 @@ def render_overview(root: Path, name: str) -> str:
                 *(spread(row.metrics[metric], metric) for row in (full, few)),
                 f"{group.comparison.ratios[row_name]['mean']:.3f}",
                 *(seconds(row.seconds) for row in (full, few)),
-                "never" if trainings is None else f"{trainings:,.0f}",
+                seconds(pays.equal_s) or "never",
+                f"{math.ceil(min(earliest)):,}" if earliest else "never",
                 f"{few.bytes / 1e3:,.0f}",
                 f"{4 * group.events / 1e3:,.0f}",
                 str(few.num_runs),

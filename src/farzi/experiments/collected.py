@@ -34,6 +34,9 @@ class BreakEven:
         full_s: the same on full data.
         trainings: making over what one training saves; None where it saves nothing.
         of_full: mean ratio to full data.
+        equal_s: seconds of training until the validation loss is full data's best; None where a run
+            never came there.
+        equal_trainings: as `trainings`, where training ends there.
     """
 
     row: str
@@ -42,6 +45,8 @@ class BreakEven:
     full_s: float
     trainings: float | None
     of_full: float | None
+    equal_s: float | None
+    equal_trainings: float | None
 
 
 @dataclass(frozen=True)
@@ -213,15 +218,25 @@ def break_even(group: Group) -> list[BreakEven]:
             continue
         making_s = 0.0 if name in group.own_teachers else teachers_s
         making_s += statistics.fmean(group.distil_s[name]) if distilled else 0.0
-        saved_s = full.seconds - row.seconds
+        came = [each for each in row.reached if each.share == 1 and each.runs == row.num_runs]
+        equal_s = came[0].seconds if came else None
         table.append(
             BreakEven(
                 row=name,
                 making_s=making_s,
                 training_s=row.seconds,
                 full_s=full.seconds,
-                trainings=making_s / saved_s if saved_s > 0 else None,
+                trainings=_trainings(making_s, full.seconds, row.seconds),
                 of_full=group.comparison.ratios.get(name, {}).get("mean"),
+                equal_s=equal_s,
+                equal_trainings=_trainings(making_s, full.seconds, equal_s),
             )
         )
     return table
+
+
+def _trainings(making_s: float, full_s: float, training_s: float | None) -> float | None:
+    """After how many trainings of `training_s` in place of `full_s` the making is earned back."""
+    if training_s is None or training_s >= full_s:
+        return None
+    return making_s / (full_s - training_s)

@@ -189,7 +189,11 @@ def _shortfalls(group: Group) -> list[str]:
 
 def _slow_or_misleading(group: Group) -> list[str]:
     """Rows that save nothing, that beat farzi, or whose ranking says nothing."""
-    never = [each.row for each in break_even(group) if each.trainings is None]
+    never = [
+        each.row
+        for each in break_even(group)
+        if each.trainings is None and each.equal_trainings is None
+    ]
     found = [f"never pays, since full data train as fast: {', '.join(never)}"] if never else []
     for pair in () if group.comparison is None else group.comparison.paired:
         worse = pair.low > 0 if pair.metric == "loss" else pair.high < 0

@@ -5,6 +5,7 @@ Every rate (HR, nDCG, MRR, AUC, accuracy) is shown in percent; JSON has fraction
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -193,20 +194,35 @@ def rich_table(grid: Grid) -> Table:
 
 def break_even_grid(groups: Sequence[Group]) -> Grid:
     """After how many trainings each row was worth making, by source and size."""
-    head = ("", "s to make", "s to train", "s on full data", "of full", "trainings to break even")
+    head = (
+        "",
+        "s to make",
+        "s on full data",
+        "s to train",
+        "of full",
+        "trainings to break even",
+        "s to full data's loss",
+        "to break even there",
+    )
     rows = [
         (
             f"{group.source} {group.title}: {each.row}",
             seconds(each.making_s),
-            seconds(each.training_s),
             seconds(each.full_s),
+            seconds(each.training_s),
             number(each.of_full),
-            "never" if each.trainings is None else f"{each.trainings:,.0f}",
+            _whole(each.trainings),
+            seconds(each.equal_s) or "never",
+            _whole(each.equal_trainings),
         )
         for group in groups
         for each in break_even(group)
     ]
     return Grid(head, tuple(rows))
+
+
+def _whole(trainings: float | None) -> str:
+    return "never" if trainings is None else f"{math.ceil(trainings):,}"
 
 
 def ranking_grid(groups: Sequence[Group]) -> Grid:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from farzi.experiments.collected import Collected, Group
+from farzi.experiments.collected import Collected, Group, break_even
 from farzi.experiments.pages import failures, index_parts
 from made_up_runs import RANKING, compared, run, training
 
@@ -53,3 +53,18 @@ def test_rows_without_full_data_beside_them_stand_on_their_own_page_alone():
     parts = index_parts([Collected("toy", "no ratio", (group([run("farzi", metrics=WORSE)]),))])
     assert "toy 5x20" not in parts["overview"] + parts["failures"]
     assert "[toy](toy.md): no ratio" in parts["experiments"]
+
+
+def test_a_row_pays_at_its_end_or_where_it_has_full_datas_loss():
+    """Full data take 10 s to 5.0. A row that takes 20 s to 4.8 passes 5.0 after 4."""
+    curve = ((10, 2.0, 5.5), (20, 4.0, 5.0), (100, 20.0, 4.8), (120, 24.0, 4.9))
+    longer = training(loss=4.8, seconds=20.0, total=24.0, curve=curve, step=100)
+    shorter = training(loss=5.2, seconds=5.0, total=6.0)
+    runs = [run("full"), run("longer", training=longer), run("shorter", training=shorter)]
+    even = {each.row: each for each in break_even(group(runs))}
+    assert even["longer"].trainings is None
+    assert even["longer"].equal_s == pytest.approx(4.0)
+    assert even["longer"].equal_trainings == pytest.approx(30 / 6)
+    assert even["shorter"].trainings == pytest.approx(30 / 5)
+    assert even["shorter"].equal_s is even["shorter"].equal_trainings is None
+    assert not [line for line in failures([group(runs)]) if "never pays" in line]
