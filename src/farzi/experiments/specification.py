@@ -60,6 +60,7 @@ class Experiment:
         read: arguments of `prepare`.
         distill: settings of the distillation, nested.
         variants: further distilled rows, by name: settings of the distillation that they change.
+            One that changes `student` is distilled for that one, and scored by the experiment's.
         compare: how rows are tuned.
         search: a search to rank on every row, in place of a comparison.
         overview: whether its rows stand in the overview of all results; not so for many small

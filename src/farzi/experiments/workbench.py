@@ -29,7 +29,7 @@ from farzi.experiments.specification import Experiment
 from farzi.experiments.splits import Split
 from farzi.experiments.store import RESULT_FORMAT, Store, key_of, named_by
 from farzi.experiments.students import train_student
-from farzi.models import STUDENTS
+from farzi.models import STUDENTS, build_student
 
 __all__ = ["Workbench"]
 
@@ -88,9 +88,17 @@ class Workbench:
         """The settings that the rows share: of `farzi`, or of the first distilled row."""
         return self._main.settings
 
-    @property
+    @functools.cached_property
     def _main(self) -> Plan:
-        return self.plans.get("farzi") or next(iter(self.plans.values()))
+        """That of `farzi`, or of the first distilled row that is for the student in hand."""
+        own = [name for name in self.plans if not self._is_for_another(name)]
+        first = "farzi" if "farzi" in own else own[0] if own else None
+        return self._plan({}) if first is None else self.plans[first]
+
+    def _is_for_another(self, name: str) -> bool:
+        """Whether the row is distilled for another student than the one that is scored."""
+        changes = self.experiment.distilled.get(name, {})
+        return any(setting.partition(".")[0] == "student" for setting in changes)
 
     # --------------------------------------------------------------------------- identities
 
@@ -163,7 +171,7 @@ class Workbench:
 
         Args:
             name: the row. Tokens that are labels as well train a position less, and so does their
-                student.
+                student. One that was distilled for another student is read by the one in hand.
             needs: `teachers`, `distilled`; without them cells can be looked up, not made.
         """
         few, num_bytes = {}, {}
@@ -171,6 +179,9 @@ class Workbench:
             artifact = read_artifact(self.run_folder(name) / "artifact")
             few, num_bytes = {name: artifact.synthetic}, {name: artifact.num_bytes}
         student = self.plans.get(name, self._main).student
+        if self._is_for_another(name):
+            length = student.context_length
+            student = build_student({**self._main.student.settings(), "context_length": length})
         omega = self._omega() if "teachers" in needs else None
         settings = dict(student.settings())
         split = Split(

@@ -362,3 +362,32 @@ def test_a_search_is_ranked_on_every_row(toy):
     assert all(ranking.regret >= 0 for ranking in group.rankings)
     assert group.searched_s > 0
     assert ranking_grid([group]).rows[0][1] == "3"
+
+
+def test_rows_of_another_student_are_learnt_by_the_one_in_hand(tmp_path):
+    path = tmp_path / "toy.toml"
+    text = TOY.format(log=write_log(tmp_path / "toy.tsv"))
+    text = text.replace("splits = [0, 1]", 'splits = [0]\nstudents = ["sasrec", "gru4rec"]')
+    rows = '"random", "random-soft", "start", "farzi", "most-popular"'
+    text = text.replace(rows, '"of-sasrec", "of-gru4rec"')
+    text = text.replace("[variants.start]\nouter.steps = 0", "")
+    text += "\n".join(
+        f'\n[variants.of-{name}]\nstudent.name = "{name}"' for name in ("sasrec", "gru4rec")
+    )
+    path.write_text(text)
+    experiment, places = read_experiment(path), Places(tmp_path / "results", tmp_path / "runs")
+    cells, plan = plan_cells(experiment, places)
+    kinds = [cell.kind for cell in cells]
+    # One distillation of each, which both students learn: three rows tuned and scored by each.
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "teachers": 2, "distill": 2, "tune": 6, "score": 12,
+    }  # fmt: skip
+    assert [group["student"]["name"] for group in plan["groups"]] == ["sasrec", "gru4rec"]
+    outcome = run_experiment(experiment, places, jobs=0)
+    assert outcome.failed == {}
+    found = collect(places.results / "toy")
+    losses = {}
+    for group in found.groups:
+        for row in group.comparison.rows:
+            losses[group.label, row.name] = row.metrics["loss"].mean
+    assert len(losses) == len({round(loss, 6) for loss in losses.values()}) == 6
