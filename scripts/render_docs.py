@@ -455,8 +455,11 @@ def render_engines(result: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
     counts = sorted({len(row["ms_per_step_all"]) for row in rows})
     calls = " to ".join(str(count) for count in dict.fromkeys((*counts[:1], *counts[-1:])))
+    ready = {(row["engine"], row["steps"]) for row in rows}  # with the other loss, if not with both
     late = [
-        f"{r['engine']} at {r['steps']} steps" for r in result["rows"] if not r.get("in_time", 1)
+        f"{r['engine']} at {r['steps']} steps"
+        for r in result["rows"]
+        if not r.get("in_time", 1) and (r["engine"], r["steps"]) not in ready
     ]
     how = f"median of {calls} calls in turns" if result["timed_calls"] else "not timed"
     threads = f"{result['threads']} threads"
