@@ -151,14 +151,15 @@ def draw_document(path: Path, root: Path, *, write: bool) -> bool:
 # --------------------------------------------------------------------------------------- results
 
 
-# What README.md shows: an experiment, and the row of it that is its result.
+# What README.md shows: an experiment, the row of it that is its result, at which size ("": all).
 OVERVIEW = (
-    ("magazine-25x20", "farzi"),
-    ("ml-100k", "ids"),
-    ("ml-1m", "farzi"),
-    ("penn-treebank", "one-teacher"),
-    ("students-calls", "farzi"),
-    ("students-docs", "farzi"),
+    ("magazine-25x20", "farzi", ""),
+    ("ml-100k", "ids", ""),
+    ("ml-1m", "long-lived", ""),
+    ("penn-treebank", "one-teacher", ""),
+    ("rows-of-text", "one-teacher", "400x50"),
+    ("rows-of-text", "start", "50x50"),
+    ("students-calls", "farzi", ""),
 )
 
 
@@ -168,10 +169,11 @@ def render_overview(root: Path, name: str) -> str:
     head += ["s distilled", "s to equal", "pays after", "kB", "kB of the events", "students"]
     lines = [table_line(head), table_line(["---", "---:", "---", *("---:" for _ in head[3:])])]
     known = {found.name: found for found in collected(root)}
-    for experiment, row_name in OVERVIEW:
+    for experiment, row_name, size in OVERVIEW:
         for group in known[experiment].groups if experiment in known else ():
             rows = {} if group.comparison is None else {r.name: r for r in group.comparison.rows}
-            if row_name not in rows or "full" not in rows or not rows[row_name].finished:
+            there = row_name in rows and "full" in rows and size in ("", group.size)
+            if not there or not rows[row_name].finished:
                 continue
             full, few = rows["full"], rows[row_name]
             metric = "perplexity" if group.task == "language" else "nDCG@10"

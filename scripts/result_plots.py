@@ -13,15 +13,19 @@ from typing import Any
 from farzi.experiments.collected import Collected, Group
 
 COLOURS = {"full": "black", "farzi": "tab:red", "start": "tab:orange", "tokens": "tab:pink"}
+FIGURE_PANELS = 6
 OTHERS = ("tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:olive", "tab:cyan", "tab:gray")
 
 
-def plots(all_found: Sequence[Collected], shown: Sequence[tuple[str, str]] = ()) -> dict[str, str]:
+def plots(
+    all_found: Sequence[Collected], shown: Sequence[tuple[str, str, str]] = ()
+) -> dict[str, str]:
     """SVG text by file name; none where there is nothing to show.
 
     Args:
         all_found: every experiment that has run.
-        shown: experiments and the row of each that README.md shows against full data.
+        shown: experiments, the row of each that README.md shows against full data, and its size;
+            the first there is where that is empty.
     """
     groups = [
         group
@@ -36,10 +40,10 @@ def plots(all_found: Sequence[Collected], shown: Sequence[tuple[str, str]] = ())
     known = {found.name: found.groups for found in all_found}
     few = [
         (group, row)
-        for name, row in shown
-        for group in known.get(name, ())[:1]
+        for name, row, size in shown
+        for group in [each for each in known.get(name, ()) if size in ("", each.size)][:1]
         if any(group is each for each in groups)
-    ]
+    ][:FIGURE_PANELS]
     if few:
         files["few-seconds.svg"] = _few_seconds(few)
     return files

@@ -16,12 +16,12 @@ import numpy as np
 
 from farzi.data.prepared import PreparedData
 from farzi.data.sources import SOURCES, Task
-from farzi.distill.settings import CHOICES
+from farzi.distill.settings import CHOICES, DistillSettings
 from farzi.distill.starts.base import StartRows, row_choice
 from farzi.distill.starts.rows import most_rows
 from farzi.errors import SettingsError
 
-__all__ = ["chosen", "default_size", "parse_size", "preset"]
+__all__ = ["chosen", "default_size", "many_rows", "parse_size", "preset"]
 
 MOST = 50
 """Most sequences, and most tokens of one, that are made where no size is asked for."""
@@ -45,6 +45,17 @@ TOKENS_ALONE = {
     "outer.lr_latent": 0.02,
     "outer.lr_decoder": 0.01,
     "latent_dim": 24,
+}
+
+MANY_ROWS = 400
+"""Rows of text from which one good teacher is better than several of the default."""
+
+ONE_GOOD_TEACHER = {
+    # As students of all data are trained. Fewer rows do not hold what such a teacher knows.
+    "teachers.num_runs": 1,
+    "teachers.dropout": 0.0,
+    "teachers.smoothing": 0.0,
+    "teachers.schedule": "linear",
 }
 
 OF_A_CHOICE: Mapping[str, Mapping[str, Any]] = {
@@ -76,6 +87,23 @@ def preset(name: str, task: Task, *, labels: bool = True) -> dict[str, Any]:
     if not labels:
         values |= TOKENS_ALONE
     return values
+
+
+def many_rows(data: PreparedData, settings: DistillSettings) -> dict[str, Any]:
+    """What suits many rows of text with labels, by dotted names; nothing for all else.
+
+    One teacher, trained as students of all data are, and the rank that its logits have: the width,
+    and one for the bias.
+
+    Args:
+        data: the prepared source.
+        settings: what is settled without it.
+    """
+    taught = settings.labels and settings.start.needs_teachers and not settings.teachers.student
+    if data.task != "language" or not taught or settings.num_sequences < MANY_ROWS:
+        return {}
+    student = settings.student.build(data.vocabulary.size, settings.length)
+    return {**ONE_GOOD_TEACHER, "latent_dim": student.width + 1}
 
 
 def default_size(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from farzi.cli import main
+from farzi.data import prepare
 from farzi.data.sequences import Sequences
 from farzi.data.sources import SOURCES
 from farzi.distill import DistillSettings, plan_run
@@ -116,3 +117,29 @@ def test_the_window_is_lowered_where_only_steps_are_asked_for(tmp_path):
         settings_for(data, {"inner.steps": 2, "inner.window": 3})
     with pytest.raises(SettingsError, match=r"`inner\.steps` must be > 0, got 0\."):
         settings_for(data, {"inner.steps": 0})
+
+
+def test_many_rows_of_text_have_one_good_teacher_and_its_rank(tmp_path):
+    text = prepare("stdlib-docs")
+
+    def settled(data=text, **asked):
+        settings = settings_for(data, asked)
+        teachers = settings.teachers
+        return (
+            teachers.num_runs, teachers.dropout, teachers.smoothing, teachers.schedule,
+            settings.latent_dim,
+        )  # fmt: skip
+
+    several = (4, 0.2, 0.1, "constant", 24)
+    one = (1, 0.0, 0.0, "linear", 33)
+    assert settled() == settled(num_sequences=399, length=50) == several
+    assert settled(num_sequences=400, length=50) == settled(num_sequences=400) == one
+    # What is asked for goes first; without labels or teachers there is nothing to hold.
+    asked = {"num_sequences": 400, "teachers": {"num_runs": 2}, "latent_dim": 9}
+    assert settled(**asked) == (2, 0.0, 0.0, "linear", 9)
+    assert settled(num_sequences=400, student={"width": 16}) == (*one[:-1], 17)
+    assert settled(num_sequences=400, labels=False) == several
+    assert settled(num_sequences=400, start="random")[:4] == several[:4]
+    assert settled(num_sequences=400, teachers={"student": "rnn:cell=lstm"}) == several
+    log = prepare(write_log(tmp_path / "log.tsv"), task="recommend")
+    assert settled(log, num_sequences=400, length=8)[0] == 4
