@@ -5,8 +5,7 @@
 What `farzi evaluate` and `compare` do with a test part: every user's last item ranked against the
 whole catalogue, items already seen left out, and the loss of every event but a user's first.
 Histories of five events, drawn evenly; SASRec of the default width, untrained, which takes as long
-as a trained one. Every size runs in a process of its own and is written as it is done; 1 M users
-take most of an hour on one thread.
+as a trained one. Every size runs in a process of its own and is written as it is done.
 """
 
 from __future__ import annotations

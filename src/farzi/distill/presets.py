@@ -48,7 +48,7 @@ TOKENS_ALONE = {
 }
 
 MANY_ROWS = 400
-"""Rows of text from which one good teacher is better than several of the default."""
+"""Rows of text for which one good teacher was seen to be better; fifty were better without."""
 
 ONE_GOOD_TEACHER = {
     # As students of all data are trained. Fewer rows do not hold what such a teacher knows.
