@@ -40,8 +40,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import json
-import math
 import re
 import sys
 import tomllib
@@ -52,7 +52,7 @@ from typing import Any
 from farzi.experiments.collected import Collected, break_even, collect
 from farzi.experiments.comparison import Comparison
 from farzi.experiments.pages import experiment_page, index_parts
-from farzi.experiments.tables import markdown, seconds, spread
+from farzi.experiments.tables import markdown, seconds, spread, trainings
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -178,7 +178,6 @@ def render_overview(root: Path, name: str) -> str:
             full, few = rows["full"], rows[row_name]
             metric = "perplexity" if group.task == "language" else "nDCG@10"
             pays = {each.row: each for each in break_even(group)}[row_name]
-            earliest = [n for n in (pays.trainings, pays.equal_trainings) if n is not None]
             cells = [
                 f"[{group.source} {group.title}](docs/results/{experiment}.md)",
                 f"{full.sequences:,} → {few.sequences:,}",
@@ -187,7 +186,7 @@ def render_overview(root: Path, name: str) -> str:
                 f"{group.comparison.ratios[row_name]['mean']:.3f}",
                 *(seconds(row.seconds) for row in (full, few)),
                 seconds(pays.equal_s) or "never",
-                f"{math.ceil(min(earliest)):,}" if earliest else "never",
+                trainings(pays.earliest),
                 f"{few.bytes / 1e3:,.0f}",
                 f"{4 * group.events / 1e3:,.0f}",
                 str(few.num_runs),
@@ -383,7 +382,7 @@ def render_steps(result: Mapping[str, Any]) -> str:
     for row in result["rows"]:
         cells = [row["size"], row["form"], f"{row['ms']:.2f}", f"{row['ratio']:.2f}"]
         lines.append(table_line(cells))
-    versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    versions = versions_of(result)
     note = (
         f"batches of {result['batch_size']}, rank {result['rank']}; {result['hardware']}, one "
         f"thread, load {result['load']:.0f}; {versions}."
@@ -391,6 +390,7 @@ def render_steps(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", note])
 
 
+@functools.cache  # every part of the pages is made from the same cells
 def collected(root: Path) -> list[Collected]:
     """Every experiment that has run, by name."""
     folders = sorted((root / "experiments" / "results").glob("*/plan.json"))
@@ -454,7 +454,7 @@ def render_engines(result: Mapping[str, Any]) -> str:
                 ]
             )
         )
-    versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    versions = versions_of(result)
     counts = sorted({len(row["ms_per_step_all"]) for row in rows})
     calls = " to ".join(str(count) for count in dict.fromkeys((*counts[:1], *counts[-1:])))
     ready = {(row["engine"], row["steps"]) for row in rows}  # with the other loss, if not with both
@@ -501,7 +501,7 @@ def render_speeds(result: Mapping[str, Any]) -> str:
         speed = row["outer_steps_per_s"]
         cells = [row["way"], f"{speed:.3f}", f"{speed / first:.2f}x", f"{row['outer_loss']:.5f}"]
         lines.append(table_line(cells))
-    versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    versions = versions_of(result)
     note = f"{result['source']}; {result['hardware']}, {result['threads']} threads; {versions}."
     return "\n".join([*lines, "", note])
 
@@ -514,7 +514,7 @@ def render_ranks(result: Mapping[str, Any]) -> str:
         passes = ", ".join(f"{value:.2f}" for value in row["all"])
         speed = f"{row['students_per_s']:.2f}"
         lines.append(table_line([str(row["ranks"]), speed, passes, f"{row['efficiency']:.2f}"]))
-    versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    versions = versions_of(result)
     note = f"{result['date']}, {result['source']}; {result['hardware']}, one thread a process, "
     return "\n".join([*lines, "", f"{note}load {result['load']:.0f}; {versions}."])
 
@@ -528,7 +528,7 @@ def render_prepare(result: Mapping[str, Any]) -> str:
         times = [f"{row['wall_s']:.0f}", f"{row['cpu_s']:.0f}"]
         size, peak = f"{row['file_bytes'] / 1e6:,.0f}", f"{row['peak_bytes'] / 2**30:.2f}"
         lines.append(table_line([*counts, size, *times, peak]))
-    versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    versions = versions_of(result)
     note = f"{result['date']}, {result['hardware']}, load {result['load']:.0f}; {versions}."
     return "\n".join([*lines, "", note])
 
@@ -542,7 +542,7 @@ def render_ranking(result: Mapping[str, Any]) -> str:
         times = [f"{row['wall_s']:.0f}", f"{row['cpu_s']:.0f}"]
         times.append(f"{1000 * row['cpu_s'] / row['users']:.2f}")
         lines.append(table_line([*counts, *times, f"{row['peak_bytes'] / 2**30:.2f}"]))
-    versions = ", ".join(f"{key} {value}" for key, value in result["versions"].items())
+    versions = versions_of(result)
     note = f"{result['date']}, {result['hardware']}, {result['threads']} threads, "
     return "\n".join([*lines, "", f"{note}load {result['load']:.0f}; {versions}."])
 
@@ -564,6 +564,10 @@ def render_newcomer(result: Mapping[str, Any]) -> str:
         f"end. `make demo` waits for downloads too. The log has {result['events']:,} events."
     )
     return "\n".join([*lines, "", note])
+
+
+def versions_of(result: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in result["versions"].items())
 
 
 def table_line(cells: list[str]) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from farzi.experiments.collected import Collected, Group
+from farzi.experiments.pages import overview_groups
 
 COLOURS = {"full": "black", "farzi": "tab:red", "start": "tab:orange", "tokens": "tab:pink"}
 FIGURE_PANELS = 6
@@ -27,13 +28,7 @@ def plots(
         shown: experiments, the row of each that README.md shows against full data, and its size;
             the first there is where that is empty.
     """
-    groups = [
-        group
-        for found in all_found
-        if found.overview
-        for group in found.groups
-        if group.comparison is not None and "full" in {row.name for row in group.comparison.rows}
-    ]
+    groups = [group for group in overview_groups(all_found) if group.comparison is not None]
     if not groups:
         return {}
     files = {"quality-size.svg": _size(groups), "quality-seconds.svg": _seconds(groups)}

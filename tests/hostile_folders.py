@@ -24,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from farzi.distill.sealed import digest_of
-from hostile_mutations import NASTY, mutate, places
+from hostile_mutations import NASTY, change_bytes, mutate, places
 
 HUGE: list[Any] = [1 << 20, 10**9, 1 << 31, 1 << 40, 1 << 63, 10**30]
 Kind = Callable[[Path, random.Random, Path], str]
@@ -54,14 +54,14 @@ def _one_fault(folder: Path, rng: random.Random, outside: Path) -> str:
     if rng.random() < 0.12:
         return _place(path, rng, outside)
     if rng.random() < 0.12:
-        return _some_bytes(path, rng)
+        return change_bytes(path, rng)
     by_suffix: Mapping[str, list[Kind]] = {
         ".safetensors": [_tensor, _tensor, _metadata, _metadata, _header],
         ".json": [_json],
         ".jsonl": [_line],
         ".npy": [_array, _array_header],
     }
-    kind = rng.choice(by_suffix.get(path.suffix, [lambda p, r, o: _some_bytes(p, r)]))
+    kind = rng.choice(by_suffix.get(path.suffix, [lambda p, r, o: change_bytes(p, r)]))
     return f"{path.name} {kind(path, rng, outside)}"
 
 
@@ -313,32 +313,6 @@ def _array_header(path: Path, rng: random.Random, outside: Path) -> str:
         width = 4 if path.name.endswith("tokens.npy") else 8
         os.truncate(path, 10 + len(text) + 1 + width * header["shape"][0])
     return f"header {what}"
-
-
-# -------------------------------------------------------------------------------------- bytes
-
-
-def _some_bytes(path: Path, rng: random.Random) -> str:
-    """Flip, cut, repeat, insert or remove bytes."""
-    content = bytearray(path.read_bytes())
-    what = rng.choice(["flip", "flip", "cut", "double", "insert", "remove", "empty", "word"])
-    place = rng.randrange(len(content))
-    if what == "flip":
-        content[place] ^= 1 << rng.randrange(8)
-    elif what == "cut":
-        del content[place:]
-    elif what == "double":
-        content.extend(bytes(content))
-    elif what == "insert":
-        content[place:place] = rng.randbytes(rng.choice([1, 4, 100]))
-    elif what == "remove":
-        del content[place : place + rng.choice([1, 4, 100])]
-    elif what == "word":
-        content[place : place + 4] = struct.pack("<I", rng.choice([0, 1, 0x7FFFFFFF, 0xFFFFFFFF]))
-    else:
-        content.clear()
-    path.write_bytes(bytes(content))
-    return f"{path.name} {what} at {place}"
 
 
 def _place(path: Path, rng: random.Random, outside: Path, *, links: bool = True) -> str:

@@ -278,7 +278,11 @@ def json_value(folder: Path, rng: random.Random, outside: Path) -> str:
 
 def some_bytes(folder: Path, rng: random.Random, outside: Path) -> str:
     """Flip, cut, repeat, insert or remove bytes of any file."""
-    path = rng.choice(_files(folder))
+    return change_bytes(rng.choice(_files(folder)), rng)
+
+
+def change_bytes(path: Path, rng: random.Random) -> str:
+    """Flip, cut, repeat, insert or remove bytes of a file."""
     content = bytearray(path.read_bytes())
     what = rng.choice(["flip", "flip", "cut", "double", "insert", "remove", "word", "empty"])
     place = rng.randrange(len(content))

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from farzi.data.columns import shorten
 from farzi.data.files import check_regular
 from farzi.errors import DataError
 
@@ -60,7 +61,7 @@ def load_sealed(
     except RecursionError:
         raise DataError(f"{path}: its record is nested too deep.") from None
     except (OSError, SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = shorten(str(error), 200)
         raise DataError(f"{path}: cannot be read ({reason}).") from None
     if not is_whole or not isinstance(record, dict):
         raise DataError(f"{path}: its content is not what was written: the hash differs.")

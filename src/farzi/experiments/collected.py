@@ -48,6 +48,12 @@ class BreakEven:
     equal_s: float | None
     equal_trainings: float | None
 
+    @property
+    def earliest(self) -> float | None:
+        """The fewer of `trainings` and `equal_trainings`; None where neither pays."""
+        known = [each for each in (self.trainings, self.equal_trainings) if each is not None]
+        return min(known, default=None)
+
 
 @dataclass(frozen=True)
 class Group:

@@ -22,7 +22,14 @@ from farzi.experiments.tables import (
     times,
 )
 
-__all__ = ["experiment_page", "failures", "index_parts", "overview_grid", "students_grid"]
+__all__ = [
+    "experiment_page",
+    "failures",
+    "index_parts",
+    "overview_grid",
+    "overview_groups",
+    "students_grid",
+]
 
 
 FIGURES = """![quality of every row against its size](quality-size.svg)
@@ -56,13 +63,7 @@ def experiment_page(found: Collected) -> str:
 
 def index_parts(all_found: Sequence[Collected]) -> dict[str, str]:
     """The generated parts of the page of all results, by name."""
-    groups = [
-        group
-        for found in all_found
-        if found.overview
-        for group in found.groups
-        if group.comparison is None or _has_full(group.comparison)
-    ]
+    groups = overview_groups(all_found)
     empty = "*No experiment has run yet.*"
     parts = {
         "overview": overview_grid(groups),
@@ -80,6 +81,17 @@ def index_parts(all_found: Sequence[Collected]) -> dict[str, str]:
         ]
     )
     return made
+
+
+def overview_groups(all_found: Sequence[Collected]) -> list[Group]:
+    """What stands in the overview of all results: searches, and rows with full data beside them."""
+    return [
+        group
+        for found in all_found
+        if found.overview
+        for group in found.groups
+        if group.comparison is None or any(row.name == "full" for row in group.comparison.rows)
+    ]
 
 
 def students_grid(groups: Sequence[Group]) -> Grid:
@@ -189,11 +201,7 @@ def _shortfalls(group: Group) -> list[str]:
 
 def _slow_or_misleading(group: Group) -> list[str]:
     """Rows that save nothing, that beat farzi, or whose ranking says nothing."""
-    never = [
-        each.row
-        for each in break_even(group)
-        if each.trainings is None and each.equal_trainings is None
-    ]
+    never = [each.row for each in break_even(group) if each.earliest is None]
     found = [f"never pays, since full data train as fast: {', '.join(never)}"] if never else []
     for pair in () if group.comparison is None else group.comparison.paired:
         worse = pair.low > 0 if pair.metric == "loss" else pair.high < 0
@@ -215,11 +223,6 @@ def _distilled(groups: Sequence[Group]) -> Iterator[tuple[Group, Comparison, Row
             for row in group.comparison.rows:
                 if row.name in group.distil_s:
                     yield group, group.comparison, row
-
-
-def _has_full(comparison: Comparison) -> bool:
-    """Whether there is what every ratio is to; rows without it have their own page alone."""
-    return any(row.name == "full" for row in comparison.rows)
 
 
 def _ratio(comparison: Comparison, row: str) -> float | None:

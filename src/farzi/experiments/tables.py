@@ -211,9 +211,9 @@ def break_even_grid(groups: Sequence[Group]) -> Grid:
             seconds(each.full_s),
             seconds(each.training_s),
             number(each.of_full),
-            _whole(each.trainings),
+            trainings(each.trainings),
             seconds(each.equal_s) or "never",
-            _whole(each.equal_trainings),
+            trainings(each.equal_trainings),
         )
         for group in groups
         for each in break_even(group)
@@ -221,8 +221,9 @@ def break_even_grid(groups: Sequence[Group]) -> Grid:
     return Grid(head, tuple(rows))
 
 
-def _whole(trainings: float | None) -> str:
-    return "never" if trainings is None else f"{math.ceil(trainings):,}"
+def trainings(count: float | None) -> str:
+    """Trainings to break even, the last one whole; `never` for None."""
+    return "never" if count is None else f"{math.ceil(count):,}"
 
 
 def ranking_grid(groups: Sequence[Group]) -> Grid:

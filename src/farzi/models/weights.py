@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from farzi.data.columns import shorten
 from farzi.data.files import check_regular, replacing
 from farzi.errors import ArtifactError, SettingsError
 from farzi.models.base import Student
@@ -47,13 +48,6 @@ def save_weights(
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-def _short(error: object) -> str:
-    """What an error says, on one line: it may quote the file."""
-    line = " ".join(str(error).split())
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-    return line if len(line) <= 200 else line[:200] + "..."
-
-
 def shapes_from_file(
     target: Path, student: Student, params: Mapping[str, Tensor], *, absurd: bool
 ) -> dict[str, torch.Size]:
@@ -76,7 +70,7 @@ def shapes_from_file(
             return {name: value.shape for name, value in student.init(generator).items()}
     except (RuntimeError, TypeError, OverflowError) as error:
         raise ArtifactError(
-            f"{target}: a size of its student is absurd ({_short(error)})."
+            f"{target}: a size of its student is absurd ({shorten(str(error), 200)})."
         ) from None
 
 
@@ -112,7 +106,9 @@ def load_weights(
     except RecursionError:
         raise ArtifactError(f"{target}: its record is nested too deep.") from None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{target}: not a weights file of farzi ({_short(error)}).") from None
+        raise ArtifactError(
+            f"{target}: not a weights file of farzi ({shorten(str(error), 200)})."
+        ) from None
     if not isinstance(provenance.get("protocol") or {}, dict):
         raise ArtifactError(f"{target}: `provenance.protocol` is no object.")
     if isinstance(student, str):
@@ -121,7 +117,7 @@ def load_weights(
         try:
             student = build_student(settings)
         except SettingsError as error:
-            raise SettingsError(f"{target}: {_short(error)}") from None
+            raise SettingsError(f"{target}: {shorten(str(error), 200)}") from None
     own = type(student) in STUDENTS.values()
     if shapes_from_file(target, student, params, absurd=own) != {
         name: value.shape for name, value in params.items()
