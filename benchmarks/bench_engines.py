@@ -31,6 +31,8 @@ from pathlib import Path
 
 import numpy as np
 
+from farzi.data.files import write_text
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).parent / "results" / "engines.json"
 HEADS = ("logsumexp", "log_softmax")
@@ -237,9 +239,7 @@ def write(path: Path, rows: list[Row], options: argparse.Namespace) -> None:
 def write_json(path: Path, record: dict[str, object]) -> None:
     """Replace a file of results."""
     path.parent.mkdir(exist_ok=True)
-    draft = path.with_name(f".{path.name}")
-    draft.write_text(json.dumps(record, indent=1) + "\n")
-    draft.rename(path)
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 @functools.cache

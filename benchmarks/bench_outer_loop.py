@@ -21,32 +21,19 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.bench_engines import processor, versions, write_json
+from benchmarks.outer_loop import source_here
 
-RESULTS = Path(__file__).parent / "results" / "outer_loop.json"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results" / "outer_loop.json"
 WAYS = {
     "autograd, plain torch": ("Direct", "0"),
     "Stored, plain torch": ("Stored", "0"),
     "Stored, kernels": ("Stored", "1"),
 }
 CHILD = """
-import sys, time, torch
-torch.set_num_threads(int(sys.argv[2]))
-from farzi.cli._common import keep_freed_memory
-keep_freed_memory()
-from farzi.data import prepare
-from farzi.distill import DistillSettings, Distiller
-from farzi.distill.starts.random import random_start
-from farzi.evaluation import sequences_of
-data = prepare(sys.argv[3])
-settings = DistillSettings().with_values({
-    "outer.num_students": 1, "outer.validation_seeds": 1, "inner.steps": 25, "start": "random",
-    "inner.adjoint": sys.argv[1].lower(),
-})
-student = settings.student.build(data.vocabulary.size, settings.length)
-start = random_start(50, 50, settings.latent_dim, data.vocabulary.size, labels=True, seed=0)
-train, looked = sequences_of(data, "train"), sequences_of(data, "validation")
-loop = Distiller(student, settings, train, looked, start)
-state = loop.begin()
+import sys, time
+from benchmarks.outer_loop import begun
+loop, state = begun(sys.argv[3], int(sys.argv[2]), {"inner.adjoint": sys.argv[1].lower()})
 loop.step(state)
 began = time.perf_counter()
 for _ in range(3):
@@ -60,8 +47,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    root = os.environ.get("FARZI_DATA_ROOT")
-    source = "ml-100k" if root and any(Path(root).glob("ml-100k*")) else "stdlib-calls"
+    source = source_here()
     speeds: dict[str, list[float]] = {way: [] for way in WAYS}
     losses = {}
     for _ in range(options.passes):
@@ -69,7 +55,12 @@ def main() -> None:
             command = [sys.executable, "-c", CHILD, adjoint, str(options.threads), source]
             settings = {"FARZI_NATIVE": native, "OMP_NUM_THREADS": str(options.threads)}
             run = subprocess.run(
-                command, env={**os.environ, **settings}, capture_output=True, text=True, check=True
+                command,
+                env={**os.environ, **settings},
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=True,
             )
             speed, loss = map(float, run.stdout.split())
             speeds[way].append(round(speed, 4))

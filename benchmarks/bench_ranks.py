@@ -23,31 +23,19 @@ if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.bench_engines import processor, versions, write_json
+from benchmarks.outer_loop import source_here
 
-RESULTS = Path(__file__).parent / "results" / "ranks.json"
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks/results" / "ranks.json"
 CHILD = """
 import os, sys, time, torch
-torch.set_num_threads(1)
-from farzi.cli._common import keep_freed_memory
-keep_freed_memory()
-from farzi.data import prepare
-from farzi.distill import DistillSettings, Distiller
-from farzi.distill.starts.random import random_start
+from benchmarks.outer_loop import begun
 from farzi.distill.world import world_of_torchrun
-from farzi.evaluation import sequences_of
 if hasattr(os, "sched_setaffinity"):  # a core of its own, also for the one process
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[int(os.environ["LOCAL_RANK"]) % len(cores)]})
-data = prepare(sys.argv[1])
-settings = DistillSettings().with_values({
-    "outer.num_students": 1, "outer.validation_seeds": 1, "inner.steps": 25, "start": "random",
-})
-student = settings.student.build(data.vocabulary.size, settings.length)
-start = random_start(50, 50, settings.latent_dim, data.vocabulary.size, labels=True, seed=0)
-train, looked = sequences_of(data, "train"), sequences_of(data, "validation")
 with world_of_torchrun(torch.device("cpu")) as world:
-    loop = Distiller(student, settings, train, looked, start, world=world)
-    state = loop.begin()
+    loop, state = begun(sys.argv[1], 1, {}, world)
     loop.step(state)
     world.wait()
     began = time.perf_counter()
@@ -67,8 +55,7 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    root = os.environ.get("FARZI_DATA_ROOT")
-    source = "ml-100k" if root and any(Path(root).glob("ml-100k*")) else "stdlib-calls"
+    source = source_here()
     speeds: dict[int, list[float]] = {1: [], options.ranks: []}
     for _ in range(options.passes):
         for ranks in speeds:
@@ -101,7 +88,11 @@ def students_a_second(source: str, ranks: int, steps: int) -> float:
     command += ["--nproc-per-node", str(ranks), "--no-python"]
     command += [sys.executable, "-c", CHILD, source, str(steps)]
     run = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     if run.returncode:
         sys.exit(run.stderr)

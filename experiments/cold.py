@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 import farzi
+from farzi.data.files import write_text
 from farzi.data.prepared import PreparedData
 from farzi.experiments.results import Run
 from farzi.experiments.specification import read_experiment
@@ -43,9 +44,7 @@ def main() -> None:
         for group in json.loads((asked.results / name / "plan.json").read_text())["groups"]
     ]
     out = asked.results / "cold.json"
-    draft = out.with_name(f".{out.name}")
-    draft.write_text(json.dumps({"groups": [each for each in groups if each]}, indent=1) + "\n")
-    draft.rename(out)
+    write_text(out, json.dumps({"groups": [each for each in groups if each]}, indent=1) + "\n")
     print(f"{out}: {len(groups)} tables")
 
 

@@ -21,6 +21,7 @@ import torch
 
 import farzi
 from farzi.artifact import read_artifact
+from farzi.data.files import write_text
 from farzi.data.prepared import PreparedData
 from farzi.data.sources import SOURCES, find
 from farzi.distill import distill
@@ -73,9 +74,7 @@ def main() -> None:
         "protocol": today.protocol_line(SETTINGS["length"]),
     }
     out = Path(__file__).parent / "results" / "daily.json"
-    draft = out.with_name(f".{out.name}")
-    draft.write_text(json.dumps(result, indent=2) + "\n")
-    draft.rename(out)
+    write_text(out, json.dumps(result, indent=2) + "\n")
     print(json.dumps(result["rows"], indent=1))
 
 

@@ -143,6 +143,8 @@ def main() -> None:
     if asked.here:
         print(json.dumps(run(LIMITS[asked.cases[0]])))
         return
+    from farzi.data.files import write_text
+
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else {}
     for name in asked.cases:
         command = [sys.executable, __file__, "--here", "--cases", name]
@@ -155,10 +157,8 @@ def main() -> None:
             "refused": f"ended with {done.returncode}: {done.stderr.strip().splitlines()[-1:]}",
         }
         print(name, json.dumps(rows[name]), flush=True)
-        draft = RESULTS.with_name(f".{RESULTS.name}")
         ordered = {name: rows[name] for name in LIMITS if name in rows}
-        draft.write_text(json.dumps({"settings": SMALL, "rows": ordered}, indent=2) + "\n")
-        draft.rename(RESULTS)
+        write_text(RESULTS, json.dumps({"settings": SMALL, "rows": ordered}, indent=2) + "\n")
 
 
 def run(limit: Limit) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 import farzi
+from farzi.data.files import write_text
 
 RESULTS = Path(__file__).parent / "results" / "scale.json"
 MADE = {"made-1m": 1_000_000, "made-10m": 10_000_000, "made-100m": 100_000_000}
@@ -57,9 +58,7 @@ def main() -> None:
             rows[name] = pipeline(name, work)
         finally:
             shutil.rmtree(work)
-        draft = RESULTS.with_name(f".{RESULTS.name}")
-        draft.write_text(json.dumps({"settings": SETTINGS, "rows": rows}, indent=1) + "\n")
-        draft.rename(RESULTS)
+        write_text(RESULTS, json.dumps({"settings": SETTINGS, "rows": rows}, indent=1) + "\n")
 
 
 def pipeline(name: str, work: Path) -> dict[str, Any]:

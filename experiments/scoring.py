@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import farzi
+from farzi.data.files import write_text
 from farzi.data.prepared import PreparedData
 from farzi.evaluation import evaluate, sequences_of, validation_loss
 from farzi.models import build_student
@@ -38,9 +39,7 @@ def main() -> None:
     more = {} if asked.data_root is None else {"data_root": asked.data_root}
     rows = [scored(source, more) for source in asked.sources]
     out = Path(__file__).parent / "results" / "scoring.json"
-    draft = out.with_name(f".{out.name}")
-    draft.write_text(json.dumps({"steps": STEPS, "rows": rows}, indent=2) + "\n")
-    draft.rename(out)
+    write_text(out, json.dumps({"steps": STEPS, "rows": rows}, indent=2) + "\n")
 
 
 def scored(source: str, more: dict[str, Path]) -> dict[str, object]:
