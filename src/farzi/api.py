@@ -108,7 +108,8 @@ class Training:
         loss: validation loss at the step whose weights it has, in nats a token.
         step: that step.
         seconds: seconds of training until the run stopped, looks at validation not counted.
-        stopped: `validation` when the loss no longer fell, `cap` at the last allowed step.
+        stopped: `validation` when the loss no longer fell, `schedule` where the step size had
+            fallen to nothing, `cap` at the last allowed step.
         curve: (step, validation loss) of every look.
         protocol_line: on what, in one line.
         weights: the file, where it was saved.
@@ -143,6 +144,7 @@ def train(
     weight_decay: float | None = None,
     batch_size: int | None = None,
     max_steps: int | None = None,
+    schedule: Schedule = "constant",
     patience: int = 6,
     seed: int = 0,
     device: Device = "auto",
@@ -152,8 +154,9 @@ def train(
 ) -> Training:
     r"""Train an ordinary model on distilled sequences, or on real ones.
 
-    Training stops when the loss on the validation part no longer falls, and keeps the weights of
-    the best look. A look reads at most 10,000 validation sequences, evenly spaced.
+    Training stops when the loss on the validation part no longer falls, or at the end of its
+    schedule, and keeps the weights of the best look. A look reads at most 10,000 validation
+    sequences, evenly spaced.
 
     Args:
         source: a run or an artifact; what `farzi.load` or `farzi.prepare` returned; or anything
@@ -175,7 +178,9 @@ def train(
         weight_decay: AdamW's; None: the artifact's where AdamW was its inner optimiser, else 0.
         batch_size: sequences a step; None: the artifact's, or 64.
         max_steps: the cap; None: 20,000 on an artifact, 80 epochs on real sequences.
-        patience: looks without improvement after which it stops.
+        schedule: of the step size: `constant`; or `linear`, which falls to nothing at `max_steps`,
+            where it ends, since the loss often falls until then.
+        patience: looks without improvement after which it stops, where the step size is constant.
         seed: of the weights and the batches.
         device: `auto`, `cpu`, `cuda` or a torch device.
         overwrite: replace weights that are there.
@@ -220,6 +225,7 @@ def train(
         weight_decay=weight_decay,
         batch_size=batch_size,
         max_steps=max_steps,
+        schedule=schedule,
         patience=patience,
         seed=seed,
         device=device,
@@ -309,6 +315,7 @@ def plan_training(
     weight_decay: float | None = None,
     batch_size: int | None = None,
     max_steps: int | None = None,
+    schedule: Schedule = "constant",
     patience: int = 6,
     seed: int = 0,
     device: Device = "auto",
@@ -350,10 +357,11 @@ def plan_training(
         max_steps=cap,
         eval_every=look,
         look_growth=growth,
-        patience=patience,
+        patience=patience if schedule == "constant" else cap,
         weight_decay=weight_decay or 0.0,
         smoothing=smoothing,
         seed=seed,
+        schedule=schedule,
     )
     return TrainingPlan(data, artifact is not None, model, batches, settings, chosen)
 

@@ -115,6 +115,20 @@ def test_a_wrong_number_names_its_argument(log: Path, name: str, value: int) -> 
         farzi.train(log, **{name: value})
 
 
+def test_a_linear_schedule_goes_on_to_its_end(log: Path) -> None:
+    """A patience of one look would have stopped a constant rate that goes up and down."""
+    rough = {"width": 8, "lr": 0.3, "max_steps": 200, "patience": 1}
+    constant = farzi.train(log, **rough)
+    falling = farzi.train(log, **rough, schedule="linear")
+    assert constant.stopped == "validation"
+    assert constant.curve[-1][0] < 200
+    assert falling.stopped == "schedule"
+    assert falling.curve[-1][0] == 200
+    assert falling.loss < constant.loss
+    with pytest.raises(ValueError, match="`schedule` must be constant or linear, got 'cosine'"):
+        farzi.train(log, schedule="cosine")
+
+
 def distilled_small(log: Path, out: Path, **more: Any) -> Any:
     """Four drawn rows of a small student."""
     small = {"student": {"name": "sasrec", "width": 8}, "inner.batch_size": 4}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -31,6 +31,7 @@ def train(
     weight_decay: float | None = None,
     batch_size: int | None = None,
     max_steps: int | None = None,
+    schedule: Literal["constant", "linear"] = "constant",
     patience: int = 6,
     reading: Reading = DEFAULT_READING,
     seed: Seed = 0,
@@ -43,10 +44,10 @@ def train(
 ) -> None:
     """Train an ordinary model on an artifact or on a source.
 
-    Training stops when the loss on the validation part no longer falls; the weights of the best
-    look are written to OUT/weights.safetensors, beside the original ids of its tokens:
-    `farzi.load_model(OUT)` is a torch module that scores histories in those ids. An
-    artifact is refused on another split than its own.
+    Training stops when the loss on the validation part no longer falls, or at the end of its
+    schedule; the weights of the best look are written to OUT/weights.safetensors, beside the
+    original ids of its tokens: `farzi.load_model(OUT)` is a torch module that scores histories in
+    those ids. An artifact is refused on another split than its own.
 
     Args:
         artifact_or_source: an artifact or run folder, or a source.
@@ -64,7 +65,8 @@ def train(
             optimiser, else 0.01.
         batch_size: sequences a step.
         max_steps: the cap.
-        patience: looks without improvement after which it stops.
+        schedule: of the step size; linear: it falls to nothing at --max-steps, where training ends.
+        patience: looks without improvement after which it stops, where the step size is constant.
         force: replace weights that are there.
 
     Example:
@@ -91,6 +93,7 @@ def train(
             weight_decay=weight_decay,
             batch_size=batch_size,
             max_steps=max_steps,
+            schedule=schedule,
             patience=patience,
             seed=seed,
             device=device,
