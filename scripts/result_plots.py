@@ -6,6 +6,7 @@ Written by scripts/render_docs.py from finished cells; the same cells give the s
 from __future__ import annotations
 
 import io
+import itertools
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +14,12 @@ from typing import Any
 from farzi.experiments.collected import Collected, Group
 from farzi.experiments.pages import overview_groups
 
-COLOURS = {"full": "black", "farzi": "tab:red", "start": "tab:orange", "tokens": "tab:pink"}
+COLOURS = {"full": "black", "farzi": "tab:red", "start": "tab:orange", "teachers": "darkgreen"}
 FIGURE_PANELS = 6
-OTHERS = ("tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:olive", "tab:cyan", "tab:gray")
+OTHERS = (
+    "tab:blue", "tab:green", "tab:purple", "tab:brown", "tab:olive", "tab:cyan", "tab:pink",
+    "tab:gray", "navy", "gold",
+)  # fmt: skip
 
 
 def plots(
@@ -24,14 +28,21 @@ def plots(
     """SVG text by file name; none where there is nothing to show.
 
     Args:
-        all_found: every experiment that has run.
+        all_found: every experiment that has run; of those at the paper's sizes, where there are
+            any, every row is drawn.
         shown: experiments, the row of each that README.md shows against full data, and its size;
             the first there is where that is empty.
     """
-    groups = [group for group in overview_groups(all_found) if group.comparison is not None]
+    groups = [
+        group
+        for group in overview_groups(all_found)
+        if group.comparison is not None
+        and any(row.name in group.distil_s for row in group.comparison.rows)
+    ]
     if not groups:
         return {}
-    files = {"quality-size.svg": _size(groups), "quality-seconds.svg": _seconds(groups)}
+    papers = [group for group in groups if group.paper is not None] or groups
+    files = {"quality-size.svg": _size(papers), "quality-seconds.svg": _seconds(papers)}
     known = {found.name: found.groups for found in all_found}
     few = [
         (group, row)
@@ -62,18 +73,17 @@ def _panels(groups: Sequence[Group]) -> tuple[Any, Any]:
 
 
 def _size(groups: Sequence[Group]) -> str:
-    """The mean ratio to full data of every row against its bytes."""
+    """The mean ratio to full data of every row against its bytes; dots are distilled rows."""
     figure, panels = _panels(groups)
     for axis, group in zip(panels, groups, strict=False):
-        comparison = group.comparison
-        for place, row in enumerate(comparison.rows):
+        comparison, colours = group.comparison, _colours(group)
+        for row in comparison.rows:
             ratio = comparison.ratios.get(row.name, {}).get(
                 "mean", 1.0 if row.name == "full" else 0
             )
             if row.bytes and ratio:
-                axis.plot(
-                    row.bytes / 1e3, ratio, "o", color=_colour(row.name, place), label=row.name
-                )
+                mark = "o" if row.name in group.distil_s else "s" if row.name == "full" else "x"
+                axis.plot(row.bytes / 1e3, ratio, mark, color=colours[row.name], label=row.name)
         axis.axhline(1, color="black", lw=0.5)
         axis.axvline(4 * group.events / 1e3, color="black", lw=0.5, ls=":")
         axis.set(
@@ -128,10 +138,11 @@ def _seconds(groups: Sequence[Group]) -> str:
     figure, panels = _panels(groups)
     for axis, group in zip(panels, groups, strict=False):
         lowest = []
-        for place, row in enumerate(group.comparison.rows):
+        colours = _colours(group)
+        for row in group.comparison.rows:
             times, losses = _lowest_so_far(group, row.name)
             if losses:
-                axis.plot(times, losses, color=_colour(row.name, place), label=row.name)
+                axis.plot(times, losses, color=colours[row.name], label=row.name)
                 lowest.append(losses[-1])
         if lowest:
             axis.set_ylim(min(lowest) - 0.1, min(max(lowest), min(lowest) + 1.5) + 0.3)
@@ -142,8 +153,10 @@ def _seconds(groups: Sequence[Group]) -> str:
     return _svg(figure)
 
 
-def _colour(row: str, place: int) -> str:
-    return COLOURS.get(row, OTHERS[place % len(OTHERS)])
+def _colours(group: Group) -> dict[str, str]:
+    """A colour for each row, no two alike while they last."""
+    others = itertools.cycle(OTHERS)
+    return {row.name: COLOURS.get(row.name) or next(others) for row in group.comparison.rows}
 
 
 def _svg(figure: Any) -> str:

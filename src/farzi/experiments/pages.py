@@ -32,7 +32,12 @@ __all__ = [
 ]
 
 
-FIGURES = """![quality of every row against its size](quality-size.svg)
+PAPERS_METRIC = {"recommend": "HR@10", "language": "accuracy"}
+"""The metric whose ratio to full data the paper reports, by task."""
+FIGURES = """The paper's sizes: dots are distilled rows, the square is all data, the dotted line the
+bytes of its events.
+
+![quality of every row against its size](quality-size.svg)
 
 ![validation loss of every row against seconds of training](quality-seconds.svg)"""
 
@@ -84,14 +89,21 @@ def index_parts(all_found: Sequence[Collected]) -> dict[str, str]:
 
 
 def overview_groups(all_found: Sequence[Collected]) -> list[Group]:
-    """What stands in the overview of all results: searches, and rows with full data beside them."""
+    """What stands in the overview of all results: searches, and rows with full data beside them.
+
+    The paper's sizes come first.
+    """
     return [
         group
-        for found in all_found
+        for found in sorted(all_found, key=_is_not_the_papers)
         if found.overview
         for group in found.groups
         if group.comparison is None or any(row.name == "full" for row in group.comparison.rows)
     ]
+
+
+def _is_not_the_papers(found: Collected) -> bool:
+    return all(group.paper is None for group in found.groups)
 
 
 def students_grid(groups: Sequence[Group]) -> Grid:
@@ -134,6 +146,7 @@ def overview_grid(groups: Sequence[Group]) -> Grid:
     head = (
         "",
         "of full",
+        "HR@10 or accuracy of full",
         "the paper's",
         "full-soft",
         "random-soft",
@@ -152,7 +165,8 @@ def overview_grid(groups: Sequence[Group]) -> Grid:
             (
                 f"{group.source} {group.title}: {row.name}",
                 number(_ratio(comparison, row.name)) if row.finished else "not finished",
-                number(group.paper) if row.name == "farzi" else "",
+                number(_ratio(comparison, row.name, PAPERS_METRIC[group.task])),
+                number(group.paper),
                 number(_ratio(comparison, "full-soft")),
                 number(_ratio(comparison, "random-soft")),
                 f"{row.bytes / 1e3:,.0f}",
@@ -225,8 +239,8 @@ def _distilled(groups: Sequence[Group]) -> Iterator[tuple[Group, Comparison, Row
                     yield group, group.comparison, row
 
 
-def _ratio(comparison: Comparison, row: str) -> float | None:
-    return comparison.ratios.get(row, {}).get("mean")
+def _ratio(comparison: Comparison, row: str, metric: str = "mean") -> float | None:
+    return comparison.ratios.get(row, {}).get(metric)
 
 
 def _choice_grid(comparison: Comparison) -> Grid:

@@ -49,6 +49,17 @@ def test_small_changes_of_one_thing_stand_on_their_own_page_alone(overview):
     assert "[toy](toy.md): many changes" in parts["experiments"]
 
 
+def test_the_papers_sizes_come_first_with_its_metric_beside_ours():
+    """HR@10 is a tenth lower; the mean of four metrics, of which one is HR@10, a fortieth."""
+    lower = RANKING | {"HR@10": RANKING["HR@10"] * 0.9}
+    runs = [run("full"), run("farzi", metrics=lower)]
+    groups = (group(runs), group(runs, paper=0.95))
+    all_found = [Collected(str(n), "", (each,)) for n, each in enumerate(groups)]
+    papers, ours = index_parts(all_found)["overview"].splitlines()[-2:]
+    assert papers.startswith("| toy 5x20: farzi | 0.975 | 0.900 | 0.950 |")
+    assert ours.startswith("| toy 5x20: farzi | 0.975 | 0.900 |  |")
+
+
 def test_rows_without_full_data_beside_them_stand_on_their_own_page_alone():
     parts = index_parts([Collected("toy", "no ratio", (group([run("farzi", metrics=WORSE)]),))])
     assert "toy 5x20" not in parts["overview"] + parts["failures"]
