@@ -72,9 +72,11 @@ class RowResult:
         metrics: test scores; rates are fractions.
         num_runs: students scored.
         chosen: how they were trained, by split.
-        stopped: what ended the runs: `validation`, `cap`.
+        stopped: what ended the runs: `validation`, `schedule`, `cap`.
         finished: False where a limit ended a run before it had the seconds that full data took:
             then its scores are no result.
+        still_falling: whether a run was best at the last step of a schedule that gave it fewer
+            seconds than full data took: a longer one may do better.
         step: the best step.
         events: tokens read until the best step, repeats counted.
         seconds: seconds of training until the best step.
@@ -91,6 +93,7 @@ class RowResult:
     chosen: tuple[Mapping[str, Any], ...] = ()
     stopped: tuple[str, ...] = ()
     finished: bool = True
+    still_falling: bool = False
     step: float | None = None
     events: float | None = None
     seconds: float | None = None
@@ -251,6 +254,7 @@ def _row_result(name: str, of_row: Mapping[str, list[Run]]) -> RowResult:
         chosen=tuple({"split_seed": seed, **asdict(choice)} for seed, choice in chosen.items()),
         stopped=tuple(sorted({each.stopped for each in trained})),
         finished=all(_is_finished(run, of_row) for run in runs),
+        still_falling=any(_is_still_falling(run, of_row) for run in runs),
         step=statistics.fmean(each.step for each in trained) if trained else None,
         events=statistics.fmean(each.events for each in trained) if trained else None,
         seconds=seconds,
@@ -263,14 +267,28 @@ def _is_finished(run: Run, of_row: Mapping[str, list[Run]]) -> bool:
     """Whether a run stopped by itself, or had at least the seconds that full data took."""
     if run.training is None or run.training.stopped in ("validation", "schedule"):
         return True
-    if run.row == "full":
+    full = _seconds_of_full(run, of_row)
+    return run.row != "full" and full is not None and run.training.total_seconds >= full
+
+
+def _is_still_falling(run: Run, of_row: Mapping[str, list[Run]]) -> bool:
+    """Whether a schedule ended at a run's best step, before the seconds that full data took."""
+    full = _seconds_of_full(run, of_row)
+    if run.row == "full" or full is None or run.training is None:
         return False
+    training = run.training
+    best_at_the_end = training.stopped == "schedule" and training.step == training.curve[-1].step
+    return best_at_the_end and training.total_seconds < full
+
+
+def _seconds_of_full(run: Run, of_row: Mapping[str, list[Run]]) -> float | None:
+    """Seconds that full data took on the run's split, until they stopped."""
     full = [
         other.training.total_seconds
         for other in of_row.get("full", ())
         if other.split_seed == run.split_seed and other.training is not None
     ]
-    return bool(full) and run.training.total_seconds >= statistics.fmean(full)
+    return statistics.fmean(full) if full else None
 
 
 def _reached(runs: list[Run], of_row: Mapping[str, list[Run]], share: float) -> Reached:
@@ -294,7 +312,10 @@ def _reached(runs: list[Run], of_row: Mapping[str, list[Run]], share: float) -> 
 def _ratios(
     of_row: Mapping[str, list[Run]], headline: tuple[str, ...]
 ) -> dict[str, dict[str, float]]:
-    """Each row's metrics over full data's on the same splits, and the mean of these."""
+    """Each row's metrics over full data's on the same splits, and the mean of these.
+
+    Every split counts alike, also where a row or full data have more students on one of them.
+    """
     ratios = {}
     for name, runs in of_row.items():
         splits = {run.split_seed for run in runs}
@@ -303,12 +324,18 @@ def _ratios(
             continue
         values = {}
         for metric in headline:
-            mean = statistics.fmean(run.metrics[metric] for run in runs)
-            of_full = statistics.fmean(run.metrics[metric] for run in full)
+            mean, of_full = (_mean_over_splits(each, metric) for each in (runs, full))
             better, worse = (of_full, mean) if metric == "perplexity" else (mean, of_full)
             values[metric] = better / worse if worse else float("nan")
         ratios[name] = {**values, "mean": statistics.fmean(values.values())}
     return ratios
+
+
+def _mean_over_splits(runs: Iterable[Run], metric: str) -> float:
+    by_split: dict[int, list[float]] = {}
+    for run in runs:
+        by_split.setdefault(run.split_seed, []).append(run.metrics[metric])
+    return statistics.fmean(statistics.fmean(values) for values in by_split.values())
 
 
 def _differences(of_row: Mapping[str, list[Run]], metrics: tuple[str, ...]) -> Iterable[Difference]:

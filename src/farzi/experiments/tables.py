@@ -127,6 +127,11 @@ def notes(comparison: Comparison) -> list[str]:
         lines.append(f"seconds: {comparison.clock}")
     if capped := [row.name for row in comparison.rows if "cap" in row.stopped and row.finished]:
         lines.append(f"stopped by a limit at least once: {', '.join(capped)}")
+    if falling := [row.name for row in comparison.rows if row.still_falling]:
+        lines.append(
+            "best at the last step of a schedule shorter than full data's training, a longer one "
+            f"may do better: {', '.join(falling)}"
+        )
     if cut := [row.name for row in comparison.rows if not row.finished]:
         lines.append(
             "not finished, so no result (a limit stopped a run before validation did, and before "

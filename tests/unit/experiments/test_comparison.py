@@ -9,7 +9,7 @@ import pytest
 
 from farzi.experiments.comparison import Comparison, RowResult, Spread, compare_runs
 from farzi.experiments.results import Choice, Run
-from farzi.experiments.tables import markdown
+from farzi.experiments.tables import markdown, notes
 from made_up_runs import RANKING, compared, run, training
 
 HEADLINE = ("HR@10", "HR@100", "nDCG@10", "nDCG@100")
@@ -128,6 +128,39 @@ def test_a_row_cut_off_before_the_seconds_of_full_data_is_no_result(stopped, tot
     result = compared(runs)
     assert result.row("farzi").finished is finished
     assert ("farzi" in result.ratios) is finished
+
+
+def test_every_split_counts_alike_in_a_ratio_however_many_students_it_has():
+    """On both splits the row scores what full data do; the second split is the harder one."""
+    hard = {name: value / 2 for name, value in RANKING.items()}
+    full = [
+        run("full", split=split, seed=seed, metrics=metrics)
+        for split, metrics in ((0, RANKING), (1, hard))
+        for seed in (0, 1)
+    ]
+    few = [run("farzi", split=0), run("farzi", split=0, seed=1), run("farzi", 1, metrics=hard)]
+    ratios = compared([*full, *few], splits=(0, 1)).ratios["farzi"]
+    assert ratios == pytest.approx(dict.fromkeys(ratios, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("best", "total", "stopped", "falling"),
+    [
+        (50, 59, "schedule", True),
+        (40, 59, "schedule", False),  # it was past its best
+        (50, 60, "schedule", False),  # it had as long as full data
+        (50, 59, "validation", False),
+    ],
+)
+def test_a_short_schedule_is_told_of_where_the_loss_was_still_falling(
+    best, total, stopped, falling
+):
+    curve = ((40, 30.0, 5.2 if best == 50 else 4.9), (50, total, 5.0))
+    few = training(stopped=stopped, total=total, step=best, curve=curve)
+    result = compared([run("full", training=training(total=60)), run("farzi", training=few)])
+    assert result.row("farzi").still_falling is falling
+    assert not result.row("full").still_falling
+    assert any("a longer one may do better: farzi" in line for line in notes(result)) is falling
 
 
 def test_full_data_cut_off_are_no_result_either():
