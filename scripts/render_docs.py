@@ -158,7 +158,7 @@ OVERVIEW = (
     ("ml-1m", "long-lived", ""),
     ("ml-1m-50x100", "start", ""),
     ("penn-treebank-long", "start", ""),
-    ("rows-of-text", "one-teacher", "400x50"),
+    ("rows-of-text-long", "one-teacher", ""),
     ("rows-of-text", "start", "50x50"),
     ("students-calls", "farzi", ""),
 )
