@@ -48,7 +48,7 @@ def plots(
         (group, row)
         for name, row, size in shown
         for group in [each for each in known.get(name, ()) if size in ("", each.size)][:1]
-        if any(group is each for each in groups)
+        if any(group.comparison is each.comparison for each in groups)
     ][:FIGURE_PANELS]
     if few:
         files["few-seconds.svg"] = _few_seconds(few)

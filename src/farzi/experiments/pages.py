@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from farzi.experiments.collected import Collected, Group, break_even
 from farzi.experiments.comparison import Comparison, RowResult
@@ -91,14 +93,22 @@ def index_parts(all_found: Sequence[Collected]) -> dict[str, str]:
 def overview_groups(all_found: Sequence[Collected]) -> list[Group]:
     """What stands in the overview of all results: searches, and rows with full data beside them.
 
-    The paper's sizes come first.
+    The paper's sizes come first. Where two experiments have the same source, size and student, the
+    titles name the experiments.
     """
-    return [
-        group
+    shown = [
+        (found, group)
         for found in sorted(all_found, key=_is_not_the_papers)
         if found.overview
         for group in found.groups
         if group.comparison is None or any(row.name == "full" for row in group.comparison.rows)
+    ]
+    times_used = Counter((group.source, group.title) for _, group in shown)
+    return [
+        replace(group, label=", ".join(filter(None, (group.label, found.name))))
+        if times_used[group.source, group.title] > 1
+        else group
+        for found, group in shown
     ]
 
 

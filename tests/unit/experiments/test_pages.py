@@ -56,8 +56,17 @@ def test_the_papers_sizes_come_first_with_its_metric_beside_ours():
     groups = (group(runs), group(runs, paper=0.95))
     all_found = [Collected(str(n), "", (each,)) for n, each in enumerate(groups)]
     papers, ours = index_parts(all_found)["overview"].splitlines()[-2:]
-    assert papers.startswith("| toy 5x20: farzi | 0.975 | 0.900 | 0.950 |")
-    assert ours.startswith("| toy 5x20: farzi | 0.975 | 0.900 |  |")
+    assert papers.startswith("| toy 5x20, 1: farzi | 0.975 | 0.900 | 0.950 |")
+    assert ours.startswith("| toy 5x20, 0: farzi | 0.975 | 0.900 |  |")
+
+
+def test_two_experiments_of_one_source_and_size_are_told_apart():
+    runs = [run("full"), run("farzi", metrics=WORSE)]
+    one, other = Collected("short", "", (group(runs),)), Collected("long", "", (group(runs),))
+    both = index_parts([one, other])
+    for part in ("overview", "break-even", "failures"):
+        assert all(f"toy 5x20, {name}: " in both[part] for name in ("short", "long"))
+    assert "toy 5x20: farzi" in index_parts([one])["overview"]
 
 
 def test_rows_without_full_data_beside_them_stand_on_their_own_page_alone():
