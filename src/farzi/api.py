@@ -32,6 +32,7 @@ from farzi.artifact import (
     locate_artifact,
     read_artifact,
     recipe_decay,
+    recipe_dropout,
     recipe_number,
     recipe_rate,
     recipe_student,
@@ -171,7 +172,8 @@ def train(
         num_heads: attention heads.
         conv_size: positions that a causal convolution of the input reads; 0: no convolution.
         context_length: tokens the model reads; on an artifact it is the artifact's.
-        dropout: dropout rate; None: none, or a model of one's own keeps what it has.
+        dropout: dropout rate; None: the artifact's, else none, or a model of one's own keeps what
+            it has.
         smoothing: label smoothing.
         lr: AdamW's step size; None: the artifact's where Adam or AdamW was its inner optimiser,
             else 0.01.
@@ -337,6 +339,8 @@ def plan_training(
         defaults |= recipe_student(artifact)
         usual = defaults.pop("name")
         defaults.pop("dropout", None)
+        if dropped := recipe_dropout(artifact):
+            defaults["dropout"] = dropped
         batch_size = batch_size or recipe_number(artifact, "batch_size", int)
         batches = SyntheticBatches(artifact.synthetic, batch_size, seed)
         lr = _rate(artifact) if lr is None else lr

@@ -20,6 +20,7 @@ Stream: TypeAlias = Literal[
     "dropout",
     "weights",
     "pool weights",
+    "pool dropout",
     "outer batch",
     "start weights",
     "start rows",
@@ -43,6 +44,7 @@ STREAMS: Mapping[Stream, int] = {
     "teacher": 23,  # everything of a teacher run: its weights, order, windows and dropout
     "start factors": 22,  # latents and decoder of a start, where they are drawn
     "pool weights": 20,  # first weights of the outer loop's students: never those of a scored one
+    "pool dropout": 25,  # what the outer loop's students drop at a step
     "outer batch": 15,  # the real sequences of an outer step
     "start weights": 16,  # whether and from which teacher run a student of the pool begins
     "start rows": 17,  # the real rows that synthetic sequences start from

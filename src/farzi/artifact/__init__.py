@@ -22,7 +22,13 @@ from __future__ import annotations
 from farzi.artifact.contents import Artifact, check_split
 from farzi.artifact.layout import FORMAT_VERSION
 from farzi.artifact.reading import locate_artifact, read_artifact
-from farzi.artifact.recipe import recipe_decay, recipe_number, recipe_rate, recipe_student
+from farzi.artifact.recipe import (
+    recipe_decay,
+    recipe_dropout,
+    recipe_number,
+    recipe_rate,
+    recipe_student,
+)
 from farzi.artifact.storage import smallest_dtype
 from farzi.artifact.writing import check_writable, hard_tokens, write_artifact
 
@@ -35,6 +41,7 @@ __all__ = [
     "locate_artifact",
     "read_artifact",
     "recipe_decay",
+    "recipe_dropout",
     "recipe_number",
     "recipe_rate",
     "recipe_student",

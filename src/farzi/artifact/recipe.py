@@ -13,7 +13,7 @@ from farzi.artifact.contents import Artifact
 from farzi.artifact.layout import SETTINGS
 from farzi.errors import ArtifactError
 
-__all__ = ["recipe_decay", "recipe_number", "recipe_rate", "recipe_student"]
+__all__ = ["recipe_decay", "recipe_dropout", "recipe_number", "recipe_rate", "recipe_student"]
 
 _MOST = 1 << 16  # of any size of a student but the vocabulary
 _MOST_PARAMETERS = 1 << 32
@@ -108,6 +108,20 @@ def recipe_decay(artifact: Artifact) -> float:
     if artifact.recipe.get("optimizer") != "adamw" or not artifact.recipe.get("weight_decay"):
         return 0.0
     return float(recipe_number(artifact, "weight_decay", float))
+
+
+def recipe_dropout(artifact: Artifact) -> float:
+    """Return the dropout of a recipe: 0 where it names none, as recipes before it did not.
+
+    Raises:
+        ArtifactError: it is no rate.
+    """
+    if not artifact.recipe.get("dropout"):
+        return 0.0
+    rate = float(recipe_number(artifact, "dropout", float))
+    if not rate < 1:
+        raise ArtifactError(f"{SETTINGS}: `recipe.dropout` must be below 1, got {rate:g}.")
+    return rate
 
 
 def _parameters(settings: dict[str, Any], vocabulary: int) -> int:

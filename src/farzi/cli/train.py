@@ -59,7 +59,7 @@ def train(
         num_heads: attention heads.
         conv_size: positions that a causal convolution of the input reads; 0: no convolution.
         context_length: on a source: tokens the model reads; on an artifact it is the artifact's.
-        dropout: dropout rate; without it none, or what a model of your own has.
+        dropout: dropout rate; without it the artifact's, or what a model of your own has.
         smoothing: label smoothing.
         lr: step size of AdamW; without it the artifact's where Adam or AdamW was its inner
             optimiser, else 0.01.

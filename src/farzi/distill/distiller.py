@@ -114,6 +114,7 @@ class Distiller:
             window=settings.inner.window,
             stride=settings.inner.stride,
             window_lr=settings.inner.window_lr,
+            dropout=settings.inner.dropout,
             inner_batch=settings.inner.batch_size,
             outer_batch=settings.outer.batch_size,
             seed=settings.seed,

@@ -73,7 +73,7 @@ def train_fresh(
         return _by_inner_steps(problem, synthetic, validation_sequences, steps, seed, looks)
     batches = SyntheticBatches(synthetic, problem.inner_batch, seed)
     trained = train(
-        problem.student,
+        problem.learner,
         WatchedBatches(batches, lambda step: stop_if_asked(problem.should_stop)),
         TrainSettings(
             lr=number(problem.optimizer.hyper["lr"]) or 0.0,

@@ -356,10 +356,12 @@ class _Reader:
         for name, value in given.items():
             if name not in hints:
                 continue  # noted by `_refuse_unknown`
-            if isinstance(value, list) and typing.get_origin(hints[name]) is tuple:
-                value = tuple(value)  # as JSON, TOML and flags have it
+            taken = value
+            if typing.get_origin(hints[name]) is tuple and not isinstance(value, tuple):
+                # as JSON, TOML and flags have it; one value needs no brackets
+                taken = tuple(value) if isinstance(value, list) else (value,)
             try:
-                checked[name] = _adapter(hints[name]).validate_python(value)
+                checked[name] = _adapter(hints[name]).validate_python(taken)
             except ValidationError as error:
                 said = error.errors()[0]["msg"]
                 what = said[0].lower() + said[1:].replace("Input should", "should")

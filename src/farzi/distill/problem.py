@@ -23,7 +23,7 @@ from farzi.metagrad.inner_loop import InnerLoss
 from farzi.metagrad.metagradient import OuterLoss
 from farzi.metagrad.rule import PullBack
 from farzi.metagrad.update import State
-from farzi.models import Student, embedded_loss, sequence_loss
+from farzi.models import Student, embedded_loss, sequence_loss, with_dropout
 from farzi.models.fused.soft_head import embed
 from farzi.seeding import stream, stream_seed
 from farzi.synthetic import SyntheticSequences
@@ -74,6 +74,7 @@ class Problem:
         window: inner steps that one gradient goes through.
         stride: inner steps by which a student grows older then; 0: the window.
         window_lr: step size inside the windows; 0: the optimiser's own.
+        dropout: of students while they train.
         inner_batch: synthetic sequences an inner step.
         outer_batch: real sequences an outer step.
         seed: of everything drawn.
@@ -94,6 +95,7 @@ class Problem:
     seed: int
     stride: int = 0
     window_lr: float = 0.0
+    dropout: float = 0.0
     omega: Omega | None = None
     pull_back: PullBack | None = None
     compiled: bool = False
@@ -115,6 +117,11 @@ class Problem:
     def teacher(self) -> Student:
         """Architecture of the teachers, without dropout."""
         return self.student if self.omega is None else self.omega.student(self.student)
+
+    @property
+    def learner(self) -> Student:
+        """The student with the dropout that it trains with."""
+        return with_dropout(self.student, self.dropout) if self.dropout else self.student
 
     def on_device(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Weights on the device, of the sequences' dtype."""
@@ -145,6 +152,8 @@ class Problem:
             stop_if_asked(self.should_stop)
             rows = batches.indices(step)
             given = {"rows": rows, "mask": self.start.mask(rows)}
+            if self.dropout:  # a seed of the step alone: a step that is made again draws the same
+                given["draws"] = torch.tensor(stream_seed(self.seed, "pool dropout", seed, step))
             return {name: value for name, value in given.items() if value is not None}
 
         loss = self._loss.over(inputs)
@@ -153,7 +162,7 @@ class Problem:
     @functools.cached_property
     def _loss(self) -> CompiledLoss:
         """What every student's inner loss is made of; all share what is compiled of it."""
-        student, start = self.student, self.start
+        student, start = self.learner, self.start
 
         def loss(
             params: Mapping[str, Tensor], meta: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
@@ -161,9 +170,14 @@ class Problem:
             rows = inputs.get("rows")
             whole = "decoder" not in meta
             mask = inputs.get("mask")
+            generator = None
+            if "draws" in inputs:
+                generator = torch.Generator(self.device).manual_seed(int(inputs["draws"]))
             if not whole:
                 tokens, labels = start.with_factors(meta).to_read(rows)
-                return sequence_loss(student, params, tokens, labels=labels, mask=mask)
+                return sequence_loss(
+                    student, params, tokens, labels=labels, mask=mask, generator=generator
+                )
 
             def read(soft: Tensor, table: Tensor) -> Tensor:
                 return readout(soft, table, rows)
@@ -171,11 +185,13 @@ class Problem:
             if start.has_hard_tokens:
                 embedded = embed(start.tokens(rows), student.embedding(params))
             elif "labels" not in meta:
-                return sequence_loss(student, params, meta["tokens"], mask=mask, read=read)
+                return sequence_loss(
+                    student, params, meta["tokens"], mask=mask, generator=generator, read=read
+                )
             else:
                 embedded = read(meta["tokens"], student.embedding(params))
             targets = read(meta["labels"], student.head(params).table)
-            return embedded_loss(student, params, embedded, targets, mask)
+            return embedded_loss(student, params, embedded, targets, mask, generator)
 
         return CompiledLoss(loss)
 

@@ -1,9 +1,9 @@
 """How students train on the start, chosen on validation before the outer loop begins.
 
 A student that is stopped in the middle of its training is not the one that users will train. So
-the step size and the weight decay of the inner optimiser, and the number of steps after which
-validation no longer improves, are found with the start; the outer loop's students train by them,
-and the artifact's recipe names them.
+the step size and the weight decay of the inner optimiser, where asked for the dropout, and the
+number of steps after which validation no longer improves, are found with the start; the outer
+loop's students train by them, and the artifact's recipe names them.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ class Routine:
         weight_decay: decoupled weight decay; 0: none.
         steps: steps until the lowest validation loss.
         loss: that loss.
-        tries: what was tried, in order: `lr`, `weight_decay`, `steps`, and `loss`, which is None
-            where training diverged.
+        tries: what was tried, in order: `lr`, `weight_decay`, `dropout`, `steps`, and `loss`, which
+            is None where training diverged.
+        dropout: the students' dropout.
     """
 
     lr: float
@@ -42,15 +43,17 @@ class Routine:
     steps: int
     loss: float
     tries: tuple[Mapping[str, Any], ...] = ()
+    dropout: float = 0.0
 
     def optimizer(self, optimizer: Optimizer) -> Optimizer:
         """An inner optimiser with this step size and decay."""
         return _with(optimizer, self.lr, self.weight_decay)
 
     def inner(self, inner: InnerSettings) -> InnerSettings:
-        """Inner settings with this optimiser, and its steps as the horizon, in whole strides."""
+        """Inner settings that train so, its steps the horizon in whole strides."""
         steps = inner.pace * max(1, round(self.steps / inner.pace))
-        return replace(inner, optimizer=self.optimizer(inner.optimizer), steps=steps)
+        optimizer = self.optimizer(inner.optimizer)
+        return replace(inner, optimizer=optimizer, steps=steps, dropout=self.dropout)
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: `from_json` gives the same back."""
@@ -64,13 +67,15 @@ class Routine:
             ValueError: a value is missing or wrong.
         """
         for part in (values, *values["tries"]):
-            for name in ("lr", "weight_decay", "steps", "loss"):
+            for name in ("lr", "weight_decay", "dropout", "steps", "loss"):
                 diverged = part is not values and name == "loss" and part.get(name) is None
                 if not diverged and not _is_number(part.get(name)):
                     raise ValueError(
                         f"`routine`: `{name}` must be a number, got {part.get(name)!r}"
                     )
-            if more := sorted(set(part) - {"lr", "weight_decay", "steps", "loss", "tries"}):
+            if more := sorted(
+                set(part) - {"lr", "weight_decay", "dropout", "steps", "loss", "tries"}
+            ):
                 raise ValueError(f"`routine` has no field {more[0]!r}")
         return cls(**{**values, "tries": tuple(values["tries"])})
 
@@ -83,7 +88,7 @@ def find_routine(
     seed: int,
     progress: Callable[[int, int, str], None] = lambda done, total, note: None,
 ) -> Routine | None:
-    """Choose how students train on the start: the step size first, then the weight decay.
+    """Choose how students train on the start: step size first, then weight decay, then dropout.
 
     The step size goes up by a factor for as long as validation gets better, or down where the first
     step up does not help.
@@ -111,17 +116,19 @@ def find_routine(
     if not settings.tries or first is None:
         return None
     own = number(problem.optimizer.hyper.get("weight_decay", 0.0)) or 0.0
-    tries: dict[tuple[float, float], dict[str, Any]] = {}
+    tries: dict[tuple[float, float, float], dict[str, Any]] = {}
 
-    def loss_of(lr: float, decay: float) -> float:
+    def loss_of(lr: float, decay: float, dropout: float) -> float:
         """The loss of a setting; infinite where training diverged or no try is left."""
-        if (lr, decay) not in tries:
+        if (lr, decay, dropout) not in tries:
             if len(tries) >= settings.tries:
                 return math.inf
-            tried: dict[str, Any] = {"lr": lr, "weight_decay": decay, "steps": 0, "loss": None}
+            names = {"lr": lr, "weight_decay": decay, "dropout": dropout}
+            tried: dict[str, Any] = {**names, "steps": 0, "loss": None}
             try:
+                optimizer = _with(problem.optimizer, lr, decay)
                 fresh = train_fresh(
-                    replace(problem, optimizer=_with(problem.optimizer, lr, decay)),
+                    replace(problem, optimizer=optimizer, dropout=dropout),
                     start,
                     validation_sequences,
                     settings.max_steps,
@@ -133,29 +140,34 @@ def find_routine(
                 tried |= {"steps": fresh.step, "loss": fresh.loss}
             except NonFiniteError:
                 pass
-            tries[lr, decay] = tried
+            tries[lr, decay, dropout] = tried
             said = "diverged" if tried["loss"] is None else f"loss {tried['loss']:.3f}"
-            progress(len(tries), settings.tries, f"lr {lr:g}, decay {decay:g}: {said}")
-        found = tries[lr, decay]["loss"]
+            dropped = f", dropout {dropout:g}" if settings.dropouts or dropout else ""
+            progress(len(tries), settings.tries, f"lr {lr:g}, decay {decay:g}{dropped}: {said}")
+        found = tries[lr, decay, dropout]["loss"]
         return math.inf if found is None else float(found)
 
-    lr, lowest = first, loss_of(first, own)
+    dropout = problem.dropout
+    lr, lowest = first, loss_of(first, own, dropout)
     for factor in (settings.lr_factor, 1 / settings.lr_factor):
-        while (loss := loss_of(lr * factor, own)) < lowest:
+        while (loss := loss_of(lr * factor, own, dropout)) < lowest:
             lr, lowest = lr * factor, loss
         if lr != first:
             break
     decay = own
     for value in settings.decays if _takes_decay(problem.optimizer) else ():
-        if (loss := loss_of(lr, value)) < lowest:
+        if (loss := loss_of(lr, value, dropout)) < lowest:
             decay, lowest = value, loss
+    for value in settings.dropouts:
+        if (loss := loss_of(lr, decay, value)) < lowest:
+            dropout, lowest = value, loss
     if not math.isfinite(lowest):
         raise NonFiniteError(
             f"training on the start diverged with every one of {len(tries)} settings; the largest "
-            f"step size was {max(lr for lr, _ in tries):g}: try a smaller `inner.optimizer.lr`."
+            f"step size was {max(lr for lr, *_ in tries):g}: try a smaller `inner.optimizer.lr`."
         )
-    steps = tries[lr, decay]["steps"]
-    return Routine(lr, decay, steps, lowest, tuple(tries.values()))
+    steps = tries[lr, decay, dropout]["steps"]
+    return Routine(lr, decay, steps, lowest, tuple(tries.values()), dropout)
 
 
 def _takes_decay(optimizer: Optimizer) -> bool:

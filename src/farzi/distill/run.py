@@ -45,7 +45,7 @@ from farzi.errors import SettingsError
 from farzi.evaluation import rounded, sequences_of
 from farzi.metagrad import Adjoint, Optimizer, metagradient
 from farzi.metagrad.paper_rule import paper_rule
-from farzi.models import STUDENTS, Student
+from farzi.models import STUDENTS, Student, with_dropout
 from farzi.native import kernels_for
 from farzi.seeding import stream
 from farzi.synthetic import SyntheticSequences
@@ -252,6 +252,12 @@ def plan_run(
             raise SettingsError(f"`student` {what}")
     if chosen.inner.compiled and (reason := getattr(built, "not_compiled", None)):
         raise SettingsError(f"`inner.compiled` must be false for this student: {reason}.")
+    if chosen.inner.dropout or any(chosen.routine.dropouts):
+        if chosen.inner.compiled:
+            raise SettingsError("`routine.dropouts` must be empty with `inner.compiled`.")
+        if with_dropout(built, 0.5) is built:
+            what = f"{type(built).__name__} has no dropout that could be set."
+            raise SettingsError(f"`inner.dropout` must be 0 for this student: {what}")
     teacher = chosen.teachers.build(built)
     if value is None and built.settings()["name"] in STUDENTS:  # every size is known now
         chosen = replace(chosen, student=StudentSettings.of(built))
@@ -640,6 +646,7 @@ def make_artifact(plan: Plan, state: DistillState, now: Mapping[str, Any]) -> Ar
             "optimizer": named(inner.optimizer),
             "lr": number(hyper["lr"]) or TrainSettings().lr,
             "weight_decay": number(hyper.get("weight_decay", 0.0)) or 0.0,
+            "dropout": inner.dropout,
             "steps": inner.steps,
             "batch_size": inner.batch_size,
             "start": named(settings.start),

@@ -124,6 +124,8 @@ class InnerSettings:
             window. More lets few outer steps see students of every age of a long training.
         window_lr: step size inside the windows; 0: the students' own. A smaller one makes the
             meta-gradient smoother: the students then train at their own rate beside the window.
+        dropout: of the students, as of those that are trained on the artifact. A step draws the
+            same every time it is evaluated, so that the gradient stays exact. Not with `compiled`.
         batch_size: synthetic sequences a step.
         optimizer: the inner optimiser. `eps_root`, inside Adam's root, makes the meta-gradient
             smooth.
@@ -138,6 +140,7 @@ class InnerSettings:
     window: int = 25
     stride: int = 0
     window_lr: float = 0.0
+    dropout: float = 0.0
     batch_size: int = 10
     optimizer: Optimizer = field(default_factory=_default_optimizer)
     adjoint: Adjoint = field(default_factory=Stored)
@@ -147,6 +150,11 @@ class InnerSettings:
     def __post_init__(self) -> None:
         mistakes = above_zero(self, "steps", "window", "batch_size")
         mistakes += not_below_zero(self, "stride", "window_lr")
+        if not 0 <= self.dropout < 1:
+            mistakes.append(Mistake("dropout", self.dropout, "must be in [0, 1)"))
+        elif self.dropout and self.compiled:
+            what = "must be 0 with `inner.compiled`, which draws nothing"
+            mistakes.append(Mistake("dropout", self.dropout, what))
         if 0 < self.stride < self.window and not self.window_lr:
             what = f"must be 0, or at least `inner.window` = {self.window} where a window trains on"
             mistakes.append(Mistake("stride", self.stride, what))
@@ -200,6 +208,7 @@ class RoutineSettings:
         lr_factor: the step size goes up by this factor for as long as that helps, or else down.
         decays: weight decays that are tried at the best step size, where the optimiser is Adam or
             AdamW.
+        dropouts: dropout rates that are tried after that.
         max_steps: most steps of a try; it stops earlier where validation does.
         patience: looks without improvement after which it does; a look comes each tenth of the
             steps so far.
@@ -211,6 +220,7 @@ class RoutineSettings:
     tries: int = 0
     lr_factor: float = 2.0
     decays: tuple[float, ...] = (0.05,)
+    dropouts: tuple[float, ...] = ()
     max_steps: int = 4000
     patience: int = 8
 
@@ -220,7 +230,10 @@ class RoutineSettings:
             mistakes.append(Mistake("lr_factor", self.lr_factor, "must be above 1"))
         if any(not decay >= 0 for decay in self.decays):
             mistakes.append(Mistake("decays", list(self.decays), "must be 0 or more"))
+        if any(not 0 <= dropout < 1 for dropout in self.dropouts):
+            mistakes.append(Mistake("dropouts", list(self.dropouts), "must be in [0, 1)"))
         object.__setattr__(self, "decays", tuple(self.decays))
+        object.__setattr__(self, "dropouts", tuple(self.dropouts))
         refuse(mistakes)
 
 

@@ -53,11 +53,16 @@ def source_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-_LATER = {"schedule": "constant", "student": "", "dtype": "auto"}
+_LATER: Mapping[str, Mapping[str, Any]] = {
+    "": {"schedule": "constant", "student": "", "dtype": "auto"},
+    "teachers": {"schedule": "constant", "student": ""},
+    "inner": {"dropout": 0.0},
+    "routine": {"dropouts": []},
+}
 
 
-def named_by(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a group of settings is part of an identity.
+def named_by(settings: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """What of settings, and of the groups in them, is part of an identity.
 
     Settings younger than some kept results are, where they differ from what was then.
 
@@ -66,7 +71,12 @@ def named_by(settings: Mapping[str, Any]) -> dict[str, Any]:
         >>> named_by({"lr": 0.01, "schedule": "constant"})
         {'lr': 0.01}
     """
-    return {name: value for name, value in settings.items() if (name, value) not in _LATER.items()}
+    later = _LATER[group]
+    return {
+        name: named_by(value, name) if name in _LATER and isinstance(value, Mapping) else value
+        for name, value in settings.items()
+        if name not in later or value != later[name]
+    }
 
 
 @dataclass(frozen=True)

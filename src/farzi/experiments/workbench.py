@@ -111,7 +111,7 @@ class Workbench:
             "code": f"format {RESULT_FORMAT}",
             **self._source(),
             "student": dict(plan.teacher.settings()),
-            "teachers": named_by(values["teachers"]),
+            "teachers": named_by(values["teachers"], "teachers"),
             "validation_size": values["outer"]["validation_size"],
             "seed": values["seed"],
         }
@@ -119,14 +119,12 @@ class Workbench:
     def distill_identity(self, name: str) -> dict[str, Any]:
         """All that distilled sequences depend on."""
         plan = self.plans[name]
-        settings = named_by(plan.settings.as_dict())
-        settings["teachers"] = named_by(settings["teachers"])
         return {
             "kind": "distill",
             "row": name,
             "code": f"format {RESULT_FORMAT}",
             **self._source(),
-            "settings": settings,
+            "settings": named_by(plan.settings.as_dict()),
         }
 
     def _source(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from farzi.artifact import (
     Artifact,
     check_split,
     recipe_decay,
+    recipe_dropout,
     recipe_number,
     recipe_rate,
     recipe_student,
@@ -23,7 +24,7 @@ from farzi.data.prepared import PreparedData
 from farzi.data.sequences import Sequences
 from farzi.errors import DataError, SettingsError
 from farzi.evaluation import sequence_losses, sequences_of, validation_loss
-from farzi.models import Student, build_student
+from farzi.models import Student, build_student, with_dropout
 from farzi.privacy.attacks import ATTACKS, Evidence, Floats
 from farzi.privacy.likeness import hard_rows, likeliest_cosines, longest_runs, soft_counts
 from farzi.privacy.read_back import Neighbour, ReadBack, neighbours, read_back
@@ -226,11 +227,13 @@ class _Training:
     progress: Progress | None
     done: int = 0
 
-    def losses(self, batches: Batches, how: TrainSettings, pool: Sequences) -> Floats:
+    def losses(
+        self, batches: Batches, how: TrainSettings, pool: Sequences, dropout: float = 0.0
+    ) -> Floats:
         """Mean loss a token of every candidate under a model trained on `batches`."""
         self._say("training")
         trained = train(
-            self.student,
+            with_dropout(self.student, dropout) if dropout else self.student,
             batches,
             how,
             lambda params: validation_loss(self.student, params, self.validation),
@@ -259,7 +262,8 @@ def _losses_of_students(run: _Training, artifact: Artifact, pool: Sequences) -> 
     for number in range(run.settings.students):
         seed = stream_seed(run.settings.seed, "audit student", number)
         batches = SyntheticBatches(artifact.synthetic, batch_size, seed)
-        found.append(run.losses(batches, replace(how, seed=seed), pool))
+        how = replace(how, seed=seed)
+        found.append(run.losses(batches, how, pool, recipe_dropout(artifact)))
     mean: Floats = np.mean(found, axis=0)
     return mean
 

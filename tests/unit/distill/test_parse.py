@@ -109,6 +109,15 @@ def test_presets_hold_for_python_too(tmp_path):
     assert settings_for(log, {"labels": False, "outer.steps": 7}).outer.steps == 7
 
 
+def test_one_value_of_several_needs_no_brackets(tmp_path):
+    data = toy_data(tmp_path)
+    said = {"routine.decays": 0.1, "routine.dropouts": [0.2, 0.3]}
+    settings = settings_for(data, {}, said)
+    assert (settings.routine.decays, settings.routine.dropouts) == ((0.1,), (0.2, 0.3))
+    with pytest.raises(SettingsError, match=r"`routine.decays` must be a valid number, got 'much'"):
+        settings_for(data, {}, {"routine.decays": "much"})
+
+
 def test_values_are_taken_as_they_are(tmp_path):
     plan = plan_run(
         toy_data(tmp_path),

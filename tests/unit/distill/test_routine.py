@@ -52,7 +52,13 @@ def test_or_down_where_it_does_not_help_or_diverges(monkeypatch, tmp_path):
     best, tried = found(monkeypatch, tmp_path, losses, RoutineSettings(tries=9))
     assert (best.lr, best.weight_decay, best.steps) == (0.5, 0.0, 3)
     assert tried == [(1.0, 0.0), (2.0, 0.0), (0.5, 0.0), (0.25, 0.0), (0.5, 0.05)]
-    assert best.tries[1] == {"lr": 2.0, "weight_decay": 0.0, "steps": 0, "loss": None}
+    assert best.tries[1] == {
+        "lr": 2.0,
+        "weight_decay": 0.0,
+        "dropout": 0.0,
+        "steps": 0,
+        "loss": None,
+    }
 
 
 def test_no_more_is_tried_than_may_be(monkeypatch, tmp_path):
