@@ -72,6 +72,7 @@ from farzi.training import (
     SyntheticBatches,
     Trained,
     TrainSettings,
+    patience_with,
 )
 from farzi.training import train as train_student
 
@@ -361,7 +362,7 @@ def plan_training(
         max_steps=cap,
         eval_every=look,
         look_growth=growth,
-        patience=patience if schedule == "constant" else cap,
+        patience=patience_with(schedule, patience, cap),
         weight_decay=weight_decay or 0.0,
         smoothing=smoothing,
         seed=seed,

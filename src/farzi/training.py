@@ -34,6 +34,7 @@ __all__ = [
     "SyntheticBatches",
     "TrainSettings",
     "Trained",
+    "patience_with",
     "real_batch",
     "train",
 ]
@@ -196,6 +197,24 @@ def _epoch_slice(num: int, batch_size: int, seed: int, step: int) -> np.ndarray:
 @functools.lru_cache(maxsize=4)  # of the last epochs: of a large log each takes milliseconds
 def _order(num: int, seed: int, epoch: int) -> np.ndarray:
     return stream(seed, "order", epoch).permutation(num)
+
+
+def patience_with(schedule: Schedule, patience: int, max_steps: int) -> int:
+    """Looks without improvement after which a student that will be used or scored may stop.
+
+    None that could come, where its step size falls to nothing: most is gained in the last steps.
+
+    Args:
+        schedule: of the step size.
+        patience: with a constant one.
+        max_steps: most steps of the run.
+
+    Example:
+        >>> from farzi.training import patience_with
+        >>> patience_with("constant", 6, 1000), patience_with("linear", 6, 1000)
+        (6, 1000)
+    """
+    return patience if schedule == "constant" else max_steps
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ def _run(
         "there_before": outcome.there,
         "left": outcome.left,
         "left_seconds": outcome.left_s,
+        "left_seconds_of_all": outcome.left_known,
         "stopped": outcome.stopped,
         "failed": outcome.failed,
     }
@@ -102,12 +103,10 @@ def _run(
 
 
 def _outcome_line(outcome: Outcome) -> str:
-    from farzi.experiments.runner import duration
-
     line = f"{outcome.done} cells done, {outcome.there} there before"
     if not outcome.left:
         return f"{line}; nothing is left"
-    eta = "" if outcome.left_s is None else f", about {duration(outcome.left_s)}"
+    eta = f", {outcome.eta}" if outcome.eta else ""
     return f"{line}; {outcome.left} left{eta} (stopped by {outcome.stopped})"
 
 

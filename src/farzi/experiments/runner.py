@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import json
 import logging
+import math
 import multiprocessing
 import os
 import statistics
@@ -92,8 +93,10 @@ class Outcome:
         there: cells that were there already.
         left: cells still to do.
         failed: cells that failed, with the reason.
-        left_s: seconds that the cells left are expected to take; None where nothing tells.
+        left_s: seconds that the cells left are expected to take, those whose like was done before;
+            None where nothing tells.
         stopped: why it stopped.
+        left_known: whether that is all of the cells left.
     """
 
     done: int = 0
@@ -102,6 +105,14 @@ class Outcome:
     failed: dict[str, str] = field(default_factory=dict)
     left_s: float | None = None
     stopped: str = "all cells are there"
+    left_known: bool = True
+
+    @property
+    def eta(self) -> str:
+        """How long the cells left will take, in words; empty where nothing tells."""
+        if self.left_s is None:
+            return ""
+        return f"{'about' if self.left_known else 'at least'} {duration(self.left_s)}"
 
 
 def workbenches(experiment: Experiment, places: Places) -> Iterator[Workbench]:
@@ -260,8 +271,8 @@ def run_experiment(
                 busy = [worker for worker in workers if worker.cell is not None]
                 if report is not None:
                     notes = "; ".join(worker.note for worker in busy)
-                    eta = state.expected_s(jobs)
-                    left = "" if eta is None else f"about {duration(eta)} left; "
+                    state.expect(outcome, jobs)
+                    left = f"{outcome.eta} left; " if outcome.eta else ""
                     report(len(state.there), len(cells), f"{left}{notes}")
                 if not busy:
                     outcome.stopped = (
@@ -284,7 +295,7 @@ def run_experiment(
                 worker.end()
         outcome.left = len(state.left())
         outcome.failed = {str(cell): reason for cell, reason in state.failed.items()}
-        outcome.left_s = state.expected_s(jobs)
+        state.expect(outcome, jobs)
         if outcome.left and outcome.stopped == "all cells are there":
             outcome.stopped = "cells failed"
         return outcome
@@ -298,6 +309,7 @@ class _State:
         self.kept = kept
         self.failed: dict[Cell, str] = {}
         self.busy: set[str] = set()
+        self.seconds: dict[str, float | None] = {}
         there = {file for file in self.cells if (kept / file).is_file()}
         # Teachers and artifacts are large and may have been removed: they are made again where a
         # cell that needs them is missing.
@@ -337,21 +349,32 @@ class _State:
         else:
             self.failed[cell] = reason
 
-    def expected_s(self, jobs: int) -> float | None:
-        """Seconds that the cells left will take, from those that are done."""
-        known: dict[tuple[str, str], list[float]] = {}
+    def expect(self, outcome: Outcome, jobs: int) -> None:
+        """Say how long the cells left will take, from those of their kind that are done.
+
+        Those of the same row go first. A model that is scored as it is, such as the teachers, tells
+        nothing of one that has to be trained.
+        """
+        known: dict[tuple[str, str, bool], list[float]] = {}
         for file in self.there:
-            cell, seconds = self.cells[file], wall_seconds(self.kept / file)
+            if file not in self.seconds:
+                self.seconds[file] = wall_seconds(self.kept / file)
+            cell, seconds = self.cells[file], self.seconds[file]
             if seconds is not None:
-                for place in ((cell.kind, cell.row), (cell.kind, ""), ("", "")):
+                for place in self._likes(cell):
                     known.setdefault(place, []).append(seconds)
-        if not known:
-            return None
-        total = 0.0
-        for cell in self.left():
-            places = ((cell.kind, cell.row), (cell.kind, ""), ("", ""))
-            total += statistics.fmean(next(known[place] for place in places if place in known))
-        return total / max(1, jobs)
+        found = []
+        for cell in (left := self.left()):
+            likes = (known[place] for place in self._likes(cell) if place in known)
+            if like := next(likes, None):
+                found.append(statistics.fmean(like))
+        outcome.left_s = math.fsum(found) / max(1, jobs) if found else None
+        outcome.left_known = len(found) == len(left)
+
+    def _likes(self, cell: Cell) -> tuple[tuple[str, str, bool], ...]:
+        """What cells have in common that take about as long, the closest first."""
+        is_trained = any(self.cells[need].kind == "tune" for need in cell.needs)
+        return (cell.kind, cell.row, is_trained), (cell.kind, "", is_trained)
 
 
 def _on_disk(cell: Cell, runs: Path) -> bool:

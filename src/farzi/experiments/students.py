@@ -14,7 +14,7 @@ from farzi.experiments.results import Choice, Look, Run, Training
 from farzi.experiments.rows.base import Fixed, Sample, Size
 from farzi.experiments.splits import Split
 from farzi.models import Student
-from farzi.training import Batch, Batches, Trained, TrainSettings, train
+from farzi.training import Batch, Batches, Trained, TrainSettings, patience_with, train
 
 __all__ = ["Limits", "clock_name", "fixed_run", "scored_run", "train_student"]
 
@@ -88,7 +88,7 @@ def train_student(
             max_steps=most,
             eval_every=max(limits.eval_every, epoch // 2 if sample.whole else 0),
             look_growth=limits.look_growth,
-            patience=limits.patience if choice.schedule == "constant" else most,
+            patience=patience_with(choice.schedule, limits.patience, most),
             weight_decay=choice.weight_decay,
             smoothing=choice.smoothing,
             seed=seed,

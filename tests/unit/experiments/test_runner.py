@@ -113,6 +113,44 @@ def test_every_cell_is_made_once(toy, monkeypatch):
     assert made == []
 
 
+def test_time_left_is_told_from_cells_that_take_as_long(toy, monkeypatch):
+    experiment, places = toy
+    cells, _ = plan_cells(replace(experiment, splits=(0,)), places)
+    seconds = {"teachers": 40.0, "distill": 30.0, "tune": 20.0, "score": 10.0}
+    there = set()
+    folder = places.results / "toy" / "cells"
+    folder.mkdir(parents=True)
+
+    def done(cell, wall_s=None):
+        there.add(cell.file)
+        value = {"wall_s": seconds[cell.kind] if wall_s is None else wall_s}
+        (folder / cell.file).write_text(json.dumps(value))
+
+    def told(jobs=1):
+        outcome = runner.Outcome()
+        state = runner._State(cells, folder, places.runs)
+        state.there = set(there)
+        state.expect(outcome, jobs)
+        return outcome.left_s, outcome.left_known, outcome.eta
+
+    assert told() == (None, False, "")
+    popular = next(cell for cell in cells if cell.row == "most-popular")
+    done(popular, 0.1)  # scored as it is: no student will be as fast
+    assert told() == (None, False, "")
+    full = next(cell for cell in cells if (cell.kind, cell.row) == ("tune", "full"))
+    done(full)
+    assert told() == (4 * 20.0, False, "at least 80 s")  # four more rows to tune
+    for cell in cells:
+        if cell.kind in ("teachers", "distill", "tune"):
+            done(cell)
+    first = next(cell for cell in cells if cell.kind == "score" and cell.row == "full")
+    done(first)
+    assert told(jobs=2) == (9 * 10.0 / 2, True, "about 45 s")
+    second = next(cell for cell in cells if cell.kind == "score" and cell.row == "farzi")
+    done(second, 50.0)  # the next of its row is expected to take as long
+    assert told()[0] == pytest.approx(10.0 + 50.0 + 6 * 30.0)
+
+
 def test_a_cell_that_fails_stops_only_those_that_need_it(toy, monkeypatch, caplog):
     experiment, places = toy
     experiment = replace(experiment, splits=(0,), rows=("full", "farzi"), variants={})
