@@ -17,6 +17,7 @@ from farzi.experiments.comparison import Comparison, compare_runs
 from farzi.experiments.ranking import Ranked, Ranking, rank_rows
 from farzi.experiments.results import Run, headline_metrics
 from farzi.experiments.store import read_result
+from farzi.experiments.tuning import Search
 
 __all__ = ["BreakEven", "Collected", "Group", "break_even", "collect"]
 
@@ -161,6 +162,9 @@ def _group(values: Mapping[str, Any], kept: Path) -> Group:
 
     # A row that two sizes share has its own name for the run.
     runs = [Run.from_json({**result, "row": cell["row"]}) for cell, result in of("score")]
+    searches = {
+        (cell["row"], cell["split_seed"]): Search.from_json(result) for cell, result in of("tune")
+    }
     distil: dict[str, tuple[float, ...]] = {}
     losses: dict[str, tuple[tuple[float, float], ...]] = {}
     for cell, result in of("distill"):
@@ -181,7 +185,7 @@ def _group(values: Mapping[str, Any], kept: Path) -> Group:
         events=values["events"],
         done=len(found),
         total=len(values["cells"]),
-        comparison=_comparison(values, runs) if runs else None,
+        comparison=_comparison(values, runs, searches) if runs else None,
         teachers_s=tuple(result["seconds"] for _, result in of("teachers")),
         distil_s=distil,
         own_teachers=frozenset(
@@ -195,7 +199,9 @@ def _group(values: Mapping[str, Any], kept: Path) -> Group:
     )
 
 
-def _comparison(values: Mapping[str, Any], runs: list[Run]) -> Comparison:
+def _comparison(
+    values: Mapping[str, Any], runs: list[Run], searches: Mapping[tuple[str, int], Search]
+) -> Comparison:
     done = {run.split_seed for run in runs}
     tests = {int(seed): number for seed, number in values["test_sequences"].items()}
     return compare_runs(
@@ -205,6 +211,7 @@ def _comparison(values: Mapping[str, Any], runs: list[Run]) -> Comparison:
         order=values["rows"],
         test_sequences={seed: number for seed, number in tests.items() if seed in done},
         clock=CLOCK,
+        searches=searches,
     )
 
 

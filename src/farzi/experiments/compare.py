@@ -23,7 +23,7 @@ from farzi.experiments.rows.farzi import distilled
 from farzi.experiments.splits import Split, check_one_protocol
 from farzi.experiments.store import Store, source_hash
 from farzi.experiments.students import clock_name
-from farzi.experiments.tuning import most_tries
+from farzi.experiments.tuning import Search, most_tries
 
 __all__ = ["CompareSettings", "Split", "compare", "rows_of"]
 
@@ -55,13 +55,14 @@ def compare(
     parts = sum(_parts(row, splits[0], settings) for row in names.values())
     report = _Report(progress, len(splits) * parts)
     runs: list[Run] = []
+    searches: dict[tuple[str, int], Search] = {}
     kept = stores or [Store() for _ in splits]
     for split, store in zip(splits, kept, strict=True):
         cells = Cells(split, settings, store, store, code, device)
         for name, row in names.items():
             tell = report.told(f"split {split.seed}, {name}")
             if row.trained:
-                cells.tuned(name, row, tell)
+                searches[name, split.seed], _ = cells.tuned(name, row, tell)
                 report.finish(most_tries(settings.axes(row, split)))
             for seed in range(settings.seeds if row.trained else 1):
                 runs.append(cells.scored(name, row, seed, tell)[0])
@@ -75,6 +76,7 @@ def compare(
         order=list(names),
         test_sequences={split.seed: len(split.data.test) for split in splits},
         clock=clock_name(device),
+        searches=searches,
     )
 
 

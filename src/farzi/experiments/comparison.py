@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from farzi.experiments.results import Look, Run, headline_metrics
+from farzi.experiments.tuning import Search
 
 __all__ = ["Comparison", "Difference", "RowResult", "Spread", "compare_runs"]
 
@@ -71,7 +72,8 @@ class RowResult:
         bytes: bytes to ship, likewise.
         metrics: test scores; rates are fractions.
         num_runs: students scored.
-        chosen: how they were trained, by split.
+        chosen: how they were trained, by split; where the search is known, `tries` settings were
+            tried to choose it, and its seconds left no time for `left_out` more.
         stopped: what ended the runs: `validation`, `schedule`, `cap`.
         finished: False where a limit ended a run before it had the seconds that full data took:
             then its scores are no result.
@@ -194,6 +196,7 @@ def compare_runs(
     order: Sequence[str],
     test_sequences: Mapping[int, int],
     clock: str = "",
+    searches: Mapping[tuple[str, int], Search] | None = None,
 ) -> Comparison:
     """Put finished runs side by side.
 
@@ -205,11 +208,12 @@ def compare_runs(
         order: names of the rows, in the table's order.
         test_sequences: test users or sentences by split.
         clock: what the seconds are.
+        searches: how the settings of rows were chosen, by row and split, where that is known.
     """
     names = [name for name in order if any(run.row == name for run in runs)]
     of_row = {name: [run for run in runs if run.row == name] for name in names}
     headline = headline_metrics(task)
-    rows = tuple(_row_result(name, of_row) for name in names)
+    rows = tuple(_row_result(name, of_row, searches or {}) for name in names)
     results = {row.name: of_row[row.name] for row in rows if row.finished}
     return Comparison(
         protocol_line=protocol_line,
@@ -231,7 +235,9 @@ def _counts(runs: Sequence[Run], split_seed: int) -> Mapping[str, int]:
     return next(known, {})
 
 
-def _row_result(name: str, of_row: Mapping[str, list[Run]]) -> RowResult:
+def _row_result(
+    name: str, of_row: Mapping[str, list[Run]], searches: Mapping[tuple[str, int], Search]
+) -> RowResult:
     runs = of_row[name]
     trained = [run.training for run in runs if run.training is not None]
     seconds = statistics.fmean(each.seconds for each in trained) if trained else None
@@ -251,7 +257,10 @@ def _row_result(name: str, of_row: Mapping[str, list[Run]]) -> RowResult:
             if all(metric in run.metrics for run in runs)
         },
         num_runs=len(runs),
-        chosen=tuple({"split_seed": seed, **asdict(choice)} for seed, choice in chosen.items()),
+        chosen=tuple(
+            {"split_seed": seed, **asdict(choice), **_effort(searches.get((name, seed)))}
+            for seed, choice in chosen.items()
+        ),
         stopped=tuple(sorted({each.stopped for each in trained})),
         finished=all(_is_finished(run, of_row) for run in runs),
         still_falling=any(_is_still_falling(run, of_row) for run in runs),
@@ -261,6 +270,11 @@ def _row_result(name: str, of_row: Mapping[str, list[Run]]) -> RowResult:
         faster=faster,
         reached=tuple(_reached(runs, of_row, share) for share in SHARES) if full else (),
     )
+
+
+def _effort(found: Search | None) -> dict[str, int]:
+    """How many settings a search tried, and how many it had no time for."""
+    return {} if found is None else {"tries": len(found.tries), "left_out": found.left_out}
 
 
 def _is_finished(run: Run, of_row: Mapping[str, list[Run]]) -> bool:

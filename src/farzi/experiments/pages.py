@@ -20,6 +20,7 @@ from farzi.experiments.tables import (
     number,
     ranking_grid,
     seconds,
+    settings_of,
     spread,
     times,
 )
@@ -261,11 +262,12 @@ def _choice_grid(comparison: Comparison) -> Grid:
         for choice in row.chosen
     )
     names = [*(name.replace("_", " ") for name in fields), *(["schedule"] if scheduled else [])]
-    head = ("", "split", *names, "best step")
+    head = ("", "split", "settings tried", *names, "best step")
     rows = [
         (
             row.name,
             str(choice["split_seed"]),
+            f"{choice['tries']} of {settings_of(choice)}" if choice.get("tries") else "",
             *(f"{choice[name]:g}" for name in fields),
             *([choice.get("schedule", "constant")] if scheduled else []),
             "" if row.step is None else f"{row.step:,.0f}",

@@ -6,9 +6,9 @@ Every rate (HR, nDCG, MRR, AUC, accuracy) is shown in percent; JSON has fraction
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from farzi.experiments.collected import Group, break_even
 from farzi.experiments.comparison import Comparison, Difference, RowResult, Spread
@@ -25,6 +25,7 @@ __all__ = [
     "notes",
     "ranking_grid",
     "rich_table",
+    "settings_of",
     "summary_grid",
     "terminal",
 ]
@@ -132,12 +133,33 @@ def notes(comparison: Comparison) -> list[str]:
             "best at the last step of a schedule shorter than full data's training, a longer one "
             f"may do better: {', '.join(falling)}"
         )
+    if unequal := _searches_cut_short(comparison):
+        lines.append(
+            "tuning ended before all settings were tried, more time may do better: "
+            f"{', '.join(unequal)}"
+        )
     if cut := [row.name for row in comparison.rows if not row.finished]:
         lines.append(
             "not finished, so no result (a limit stopped a run before validation did, and before "
             f"it had the seconds that full data took): {', '.join(cut)}"
         )
     return [*lines, *_not_ranked(comparison), *differences_worth_reading(comparison)]
+
+
+def _searches_cut_short(comparison: Comparison) -> list[str]:
+    """Rows that had no time for all settings, with how many were tried where it was fewest."""
+    told = []
+    for row in comparison.rows:
+        cut = [choice for choice in row.chosen if choice.get("left_out")]
+        if cut:
+            least = min(cut, key=lambda choice: choice["tries"] / settings_of(choice))
+            told.append(f"{row.name} ({least['tries']} of {settings_of(least)})")
+    return told
+
+
+def settings_of(choice: Mapping[str, Any]) -> int:
+    """All settings that the search of a choice would have tried."""
+    return int(choice["tries"]) + int(choice["left_out"])
 
 
 def _not_ranked(comparison: Comparison) -> list[str]:

@@ -67,6 +67,7 @@ def test_a_comparison_that_was_cut_off_goes_on(split, tmp_path, counted):
     assert len(trained) == 2 * (2 + 2)
     trained.clear()
     cut_at[0] = 6
+    assert [choice["tries"] for choice in whole.row("full").chosen] == [2]
     stores = [Store(tmp_path / "kept")]
     with pytest.raises(KeyboardInterrupt):
         compare([split], settings, stores=stores)

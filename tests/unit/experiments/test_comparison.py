@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from farzi.experiments.comparison import Comparison, RowResult, Spread, compare_runs
+from farzi.experiments.pages import _choice_grid
 from farzi.experiments.results import Choice, Run
 from farzi.experiments.tables import markdown, notes
+from farzi.experiments.tuning import Search, Try
 from made_up_runs import RANKING, compared, run, training
 
 HEADLINE = ("HR@10", "HR@100", "nDCG@10", "nDCG@100")
@@ -161,6 +163,31 @@ def test_a_short_schedule_is_told_of_where_the_loss_was_still_falling(
     assert result.row("farzi").still_falling is falling
     assert not result.row("full").still_falling
     assert any("a longer one may do better: farzi" in line for line in notes(result)) is falling
+
+
+def test_a_search_that_ended_early_is_told_of():
+    """A row that was tried once is no equal of one that was tried four times."""
+    tried = Try(Choice(0.01, 10), 5.0)
+    searches = {
+        ("full", 0): Search(tried.choice, (tried,) * 3, left_out=1),
+        ("full", 1): Search(tried.choice, (tried,), left_out=3),
+        ("farzi", 0): Search(tried.choice, (tried,) * 4),
+    }
+    runs = [run("full", split=0), run("full", split=1), run("farzi", split=0)]
+    given = {"task": "recommend", "protocol_line": "shop", "order": ["full", "farzi"]}
+    result = compare_runs(runs, **given, test_sequences={0: 2, 1: 2}, searches=searches)
+    said = [line for line in notes(result) if line.startswith("tuning ended before all")]
+    assert said == [
+        "tuning ended before all settings were tried, more time may do better: full (1 of 4)"
+    ]
+    assert [choice["tries"] for choice in result.row("full").chosen] == [3, 1]
+    grid = _choice_grid(result)
+    at = grid.head.index("settings tried")
+    assert [line[at] for line in grid.rows] == ["3 of 4", "1 of 4", "4 of 4"]
+    whole = {key: found for key, found in searches.items() if key[0] == "farzi"}
+    result = compare_runs(runs, **given, test_sequences={0: 2, 1: 2}, searches=whole)
+    assert not any("tuning ended" in line for line in notes(result))
+    assert [line[at] for line in _choice_grid(result).rows] == ["", "", "4 of 4"]
 
 
 def test_full_data_cut_off_are_no_result_either():
