@@ -158,7 +158,7 @@ def train(
 
     Training stops when the loss on the validation part no longer falls, or at the end of its
     schedule, and keeps the weights of the best look. A look reads at most 10,000 validation
-    sequences, evenly spaced.
+    sequences of 200,000 tokens, evenly spaced.
 
     Args:
         source: a run or an artifact; what `farzi.load` or `farzi.prepare` returned; or anything

@@ -39,6 +39,9 @@ Part = Literal["train", "validation", "test"]
 MOST_LOOKED_AT = 10_000
 """Held-out sequences that a look during training reads at most."""
 
+MOST_TOKENS_LOOKED_AT = 200_000
+"""About how many tokens these have at most; a look at as many takes seconds."""
+
 
 def sequences_of(data: PreparedData, part: Part) -> Sequences:
     """The sequences of one part as a student reads them.
@@ -186,7 +189,9 @@ def sequence_losses(
     return means
 
 
-def to_look_at(sequences: Sequences, most: int = MOST_LOOKED_AT) -> Sequences:
+def to_look_at(
+    sequences: Sequences, most: int = MOST_LOOKED_AT, most_tokens: int = MOST_TOKENS_LOOKED_AT
+) -> Sequences:
     """The held-out sequences that a look during training reads: all, or evenly spaced ones.
 
     A look at the hundred thousands of validation users of a large log would take longer than the
@@ -195,6 +200,7 @@ def to_look_at(sequences: Sequences, most: int = MOST_LOOKED_AT) -> Sequences:
     Args:
         sequences: held-out sequences.
         most: how many are read at most.
+        most_tokens: about how many tokens they have at most.
 
     Example:
         >>> from farzi.data import Sequences
@@ -203,9 +209,11 @@ def to_look_at(sequences: Sequences, most: int = MOST_LOOKED_AT) -> Sequences:
         >>> [each.tolist() for each in to_look_at(five, 3)]
         [[0, 1], [2, 3], [4, 5]]
     """
-    if len(sequences) <= most:
+    share = min(1.0, most_tokens / max(1, sequences.num_tokens))
+    number = min(most, max(1, int(share * len(sequences))))
+    if len(sequences) <= number:
         return sequences
-    return sequences.take(np.linspace(0, len(sequences) - 1, most).round().astype(np.int64))
+    return sequences.take(np.linspace(0, len(sequences) - 1, number).round().astype(np.int64))
 
 
 @dataclass(frozen=True)

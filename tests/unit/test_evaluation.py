@@ -430,3 +430,12 @@ def test_a_look_reads_evenly_spaced_sequences_of_a_large_part():
     assert to_look_at(looked) is looked
     first, last = looked[0].tolist(), looked[len(looked) - 1].tolist()
     assert (first, last) == (many[0].tolist(), many[24_999].tolist())
+
+
+def test_a_look_at_long_sequences_reads_fewer_of_them():
+    long = Sequences.from_lists([[i % 7] * 30 for i in range(100)])
+    assert len(to_look_at(long, most_tokens=3_000)) == 100
+    looked = to_look_at(long, most_tokens=1_200)
+    assert (len(looked), looked.num_tokens) == (40, 1_200)
+    assert looked[39].tolist() == long[99].tolist()
+    assert len(to_look_at(long, most_tokens=1)) == 1
