@@ -315,7 +315,7 @@ def render_cold(result: Mapping[str, Any]) -> str:
 
 def render_scale(result: Mapping[str, Any]) -> str:
     """Return what every stage took, by source, and what came out; nothing where it was not run."""
-    rows = result["rows"]
+    rows = dict(sorted(result["rows"].items(), key=lambda row: row[1]["events"]))
     lines = [table_line(["", *rows]), table_line(["---", *["---:"] * len(rows)])]
     lines += [
         table_line([count, *(f"{row[count]:,}" for row in rows.values())])
@@ -333,7 +333,8 @@ def render_scale(result: Mapping[str, Any]) -> str:
     def end(stage: Mapping[str, Any]) -> str:
         return f"{stage['said']['steps']:,}, {STOPPED[stage['said']['stopped']]}"
 
-    stages = {stage: None for row in rows.values() for stage in row["stages"]}
+    most = max(rows.values(), key=lambda row: len(row["stages"]))  # a made-up log is made first
+    stages = dict.fromkeys([*most["stages"], *(s for row in rows.values() for s in row["stages"])])
     lines += [line(stage, stage, took) for stage in stages]
     for name, stage in (("fifty rows", "score fifty rows"), ("the log", "score the log")):
         for metric in ("nDCG@10", "loss"):
