@@ -156,7 +156,7 @@ OVERVIEW = (
     ("magazine-25x20", "farzi", ""),
     ("ml-100k", "ids", ""),
     ("ml-1m", "long-lived", ""),
-    ("ml-1m-50x100", "one-teacher", ""),
+    ("ml-1m-50x100", "taught-as-full", ""),
     ("penn-treebank-long", "start", ""),
     ("rows-of-text-long", "one-teacher", ""),
     ("rows-of-text", "start", "50x50"),
