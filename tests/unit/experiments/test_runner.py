@@ -113,7 +113,7 @@ def test_every_cell_is_made_once(toy, monkeypatch):
     assert made == []
 
 
-def test_time_left_is_told_from_cells_that_take_as_long(toy, monkeypatch):
+def test_time_left_is_told_from_cells_that_take_as_long(toy):
     experiment, places = toy
     cells, _ = plan_cells(replace(experiment, splits=(0,)), places)
     seconds = {"teachers": 40.0, "distill": 30.0, "tune": 20.0, "score": 10.0}
