@@ -51,7 +51,7 @@ from typing import Any
 
 from farzi.experiments.collected import Collected, break_even, collect
 from farzi.experiments.comparison import Comparison
-from farzi.experiments.pages import experiment_page, index_parts
+from farzi.experiments.pages import chosen_rows, experiment_page, index_parts
 from farzi.experiments.tables import markdown, seconds, spread, trainings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -151,48 +151,29 @@ def draw_document(path: Path, root: Path, *, write: bool) -> bool:
 # --------------------------------------------------------------------------------------- results
 
 
-# What README.md shows: an experiment, the row of it that is its result, at which size ("": all).
-OVERVIEW = (
-    ("magazine-25x20", "farzi", ""),
-    ("ml-100k", "ids", ""),
-    ("ml-1m", "long-lived", ""),
-    ("ml-1m-50x100", "taught-as-full", ""),
-    ("penn-treebank-long", "start", ""),
-    ("rows-of-text-long", "one-teacher", ""),
-    ("rows-of-text", "start", "50x50"),
-    ("students-calls", "farzi", ""),
-)
-
-
 def render_overview(root: Path, name: str) -> str:
-    """Return a line for each experiment and size that README.md shows: quality, seconds, bytes."""
+    """Return a line for each source and size, of the row that validation chooses."""
     head = ["", "sequences", "metric", "full data", "distilled", "of full", "s on full data"]
     head += ["s distilled", "s to equal", "pays after", "kB", "kB of the events", "students"]
     lines = [table_line(head), table_line(["---", "---:", "---", *("---:" for _ in head[3:])])]
-    known = {found.name: found for found in collected(root)}
-    for experiment, row_name, size in OVERVIEW:
-        for group in known[experiment].groups if experiment in known else ():
-            rows = {} if group.comparison is None else {r.name: r for r in group.comparison.rows}
-            there = row_name in rows and "full" in rows and size in ("", group.size)
-            if not there or not rows[row_name].finished:
-                continue
-            full, few = rows["full"], rows[row_name]
-            metric = "perplexity" if group.task == "language" else "nDCG@10"
-            pays = {each.row: each for each in break_even(group)}[row_name]
-            cells = [
-                f"[{group.source} {group.title}](docs/results/{experiment}.md)",
-                f"{full.sequences:,} → {few.sequences:,}",
-                metric,
-                *(spread(row.metrics[metric], metric) for row in (full, few)),
-                f"{group.comparison.ratios[row_name]['mean']:.3f}",
-                *(seconds(row.seconds) for row in (full, few)),
-                seconds(pays.equal_s) or "never",
-                trainings(pays.earliest),
-                f"{few.bytes / 1e3:,.0f}",
-                f"{4 * group.events / 1e3:,.0f}",
-                str(few.num_runs),
-            ]
-            lines.append(table_line(cells))
+    for experiment, group, few in chosen_rows(collected(root)):
+        full = group.comparison.row("full")
+        metric = "perplexity" if group.task == "language" else "nDCG@10"
+        pays = {each.row: each for each in break_even(group)}[few.name]
+        cells = [
+            f"[{group.source} {group.title}](docs/results/{experiment}.md)",
+            f"{full.sequences:,} → {few.sequences:,}",
+            metric,
+            *(spread(row.metrics[metric], metric) for row in (full, few)),
+            f"{group.comparison.ratios[few.name]['mean']:.3f}",
+            *(seconds(row.seconds) for row in (full, few)),
+            seconds(pays.equal_s) or "never",
+            trainings(pays.earliest),
+            f"{few.bytes / 1e3:,.0f}",
+            f"{4 * group.events / 1e3:,.0f}",
+            str(few.num_runs),
+        ]
+        lines.append(table_line(cells))
     return "\n".join(lines)
 
 
@@ -407,7 +388,7 @@ def write_results(root: Path, *, write: bool) -> list[Path]:
     """Write the page of every experiment and the figures; return those that were out of date."""
     all_found = collected(root)
     files = {f"{found.name}.md": experiment_page(found) for found in all_found}
-    files |= plots(all_found, OVERVIEW)
+    files |= plots(all_found)
     stale = []
     for name, text in files.items():
         path = root / "docs" / "results" / name

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from farzi.experiments.collected import Collected, Group
-from farzi.experiments.pages import overview_groups
+from farzi.experiments.pages import chosen_rows, overview_groups
 
 COLOURS = {"full": "black", "farzi": "tab:red", "start": "tab:orange", "teachers": "darkgreen"}
 FIGURE_PANELS = 6
@@ -22,16 +22,12 @@ OTHERS = (
 )  # fmt: skip
 
 
-def plots(
-    all_found: Sequence[Collected], shown: Sequence[tuple[str, str, str]] = ()
-) -> dict[str, str]:
+def plots(all_found: Sequence[Collected]) -> dict[str, str]:
     """SVG text by file name; none where there is nothing to show.
 
     Args:
         all_found: every experiment that has run; of those at the paper's sizes, where there are
             any, every row is drawn.
-        shown: experiments, the row of each that README.md shows against full data, and its size;
-            the first there is where that is empty.
     """
     groups = [
         group
@@ -43,13 +39,7 @@ def plots(
         return {}
     papers = [group for group in groups if group.paper is not None] or groups
     files = {"quality-size.svg": _size(papers), "quality-seconds.svg": _seconds(papers)}
-    known = {found.name: found.groups for found in all_found}
-    few = [
-        (group, row)
-        for name, row, size in shown
-        for group in [each for each in known.get(name, ()) if size in ("", each.size)][:1]
-        if any(group.comparison is each.comparison for each in groups)
-    ][:FIGURE_PANELS]
+    few = [(group, row.name) for _, group, row in chosen_rows(all_found)][:FIGURE_PANELS]
     if few:
         files["few-seconds.svg"] = _few_seconds(few)
     return files

@@ -51,6 +51,14 @@ OnRecord: TypeAlias = Callable[[Record], None]
 
 RECORD = "settings.json"
 LOCK = "run.lock"
+YOUNGER: Mapping[str, Any] = {
+    "settings.dtype": "auto",
+    "settings.inner.dropout": 0.0,
+    "settings.routine.dropouts": [],
+    "settings.teachers.schedule": "constant",
+    "settings.teachers.student": "",
+}
+"""Settings that records of earlier versions do not name, and what they were then."""
 
 
 # ------------------------------------------------------------------------- whose the folder is
@@ -81,7 +89,8 @@ def check_claim(folder: Path, identity: Mapping[str, Any], resume: bool) -> None
         raise DataError(f"--resume: {record}: cannot be read ({error}).") from None
     if not isinstance(before, dict):
         raise DataError(f"--resume: {record}: holds no settings.")
-    was, now = _flat(before), _flat(identity)
+    now = _flat(identity)
+    was = {name: value for name, value in YOUNGER.items() if name in now} | _flat(before)
     for name, value in now.items():
         if name not in was:
             raise SettingsError(f"--resume: {record}: `{name}` is missing.")

@@ -158,6 +158,14 @@ class Comparison:
             if run.get("training")
         ]
 
+    def validation(self, name: str) -> list[float]:
+        """The validation loss of a row, the mean of its runs, for each split that it has."""
+        trained = [
+            [run["training"]["loss"] for run in split["rows"].get(name, ()) if run.get("training")]
+            for split in self.splits
+        ]
+        return [statistics.fmean(losses) for losses in trained if losses]
+
     def to_json(self) -> dict[str, Any]:
         """JSON values: `from_json` gives the same comparison back."""
         return asdict(self)

@@ -26,6 +26,7 @@ from farzi.experiments.tables import (
 )
 
 __all__ = [
+    "chosen_rows",
     "experiment_page",
     "failures",
     "index_parts",
@@ -111,6 +112,31 @@ def overview_groups(all_found: Sequence[Collected]) -> list[Group]:
         else group
         for found, group in shown
     ]
+
+
+def chosen_rows(all_found: Sequence[Collected]) -> list[tuple[str, Group, RowResult]]:
+    """The distilled row that validation chooses, for each source and size.
+
+    A row counts where full data stand beside it and no limit stopped it. Test scores play no part.
+    A row with fewer splits than another is not compared with it: losses of other users differ.
+
+    Returns:
+        the experiment's name, the group and the row with the lowest validation loss, the mean of
+        its runs; those at the paper's sizes first.
+    """
+    best: dict[tuple[str, str], tuple[tuple[int, float], tuple[str, Group, RowResult]]] = {}
+    for found in sorted(all_found, key=_is_not_the_papers):
+        for group in found.groups if found.overview else ():
+            rows = {} if group.comparison is None else {r.name: r for r in group.comparison.rows}
+            for row in rows.values() if "full" in rows else ():
+                if row.name not in group.distil_s or not row.finished:
+                    continue
+                losses = group.comparison.validation(row.name)
+                rank = (-len(losses), statistics.fmean(losses))
+                key = (group.source, group.size)
+                if key not in best or rank < best[key][0]:
+                    best[key] = (rank, (found.name, group, row))
+    return [chosen for _, chosen in best.values()]
 
 
 def _is_not_the_papers(found: Collected) -> bool:

@@ -2,11 +2,13 @@
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from farzi.distill import distill, sealed
+from farzi.distill.folder import YOUNGER
 from farzi.errors import DataError, FarziError, SettingsError
 from toy import SMALL, toy_data
 
@@ -82,6 +84,20 @@ def test_damage_is_named(run, tmp_path, name, change, said):
     assert len(str(caught.value).splitlines()) == 1
     after = {p: p.read_bytes() for p in folder.rglob("*.*") if p.suffix != ".lock"}
     assert after == before  # nothing is lost
+
+
+def test_a_run_of_an_earlier_version_goes_on(run, tmp_path):
+    """Its record lacks the settings that came later; they were then what their defaults are now."""
+    folder = copy_of(run, tmp_path)
+    record = folder / "settings.json"
+    settings = json.loads(record.read_text())
+    for name in YOUNGER:
+        settings = json.loads(without(*name.split("."))(json.dumps(settings)))
+    record.write_text(json.dumps(settings))
+    dropping = replace(SMALL, inner=replace(SMALL.inner, dropout=0.1))
+    with pytest.raises(SettingsError, match=r"inner.dropout was 0.0 .* and is 0.1 now"):
+        distill(run[0], folder, dropping, resume=True)
+    assert distill(run[0], folder, SMALL, resume=True).outer_steps == 6
 
 
 @pytest.mark.parametrize("name", ["state.safetensors", "teachers/run-00.safetensors"])

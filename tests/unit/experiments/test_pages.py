@@ -1,9 +1,11 @@
 """What the pages of results say of a group of runs."""
 
+from dataclasses import replace
+
 import pytest
 
 from farzi.experiments.collected import Collected, Group, break_even
-from farzi.experiments.pages import failures, index_parts
+from farzi.experiments.pages import chosen_rows, failures, index_parts
 from made_up_runs import RANKING, compared, run, training
 
 WORSE = {name: value * 0.9 for name, value in RANKING.items()}
@@ -13,8 +15,19 @@ def group(runs, **values):
     rows = {each.row for each in runs} - {"full"}
     given = {"events": 50, "distil_s": dict.fromkeys(rows, (30.0,)), **values}
     return Group(
-        "toy", "5x20", {}, "recommend", done=1, total=1, comparison=compared(runs), **given
+        "toy",
+        "5x20",
+        {},
+        "recommend",
+        done=1,
+        total=1,
+        comparison=compared(runs, splits=sorted({each.split_seed for each in runs})),
+        **given,
     )
+
+
+def cut_short(**values):
+    return training(**values, seconds=1.0, total=2.0, stopped="cap")
 
 
 def test_what_does_not_work_is_a_line_for_each_group():
@@ -73,6 +86,24 @@ def test_rows_without_full_data_beside_them_stand_on_their_own_page_alone():
     parts = index_parts([Collected("toy", "no ratio", (group([run("farzi", metrics=WORSE)]),))])
     assert "toy 5x20" not in parts["overview"] + parts["failures"]
     assert "[toy](toy.md): no ratio" in parts["experiments"]
+
+
+def test_validation_chooses_the_row_of_a_source_and_size_whatever_its_test_scores():
+    worse, better = training(loss=4.9), training(loss=4.5)
+    one = [run("full"), run("farzi", training=worse), run("cut", training=cut_short(loss=4.0))]
+    two = [run("full"), run("start", metrics=WORSE, training=better)]
+    alone = Collected("alone", "no full data", (group([run("other", training=training(1.0))]),))
+    changes = Collected("changes", "", (group([run("full"), run("b", training=training(1.0))]),))
+    found = [Collected("one", "", (group(one),)), Collected("two", "", (group(two),)), alone]
+    ((name, _, row),) = chosen_rows([*found, replace(changes, overview=False)])
+    assert (name, row.name) == ("two", "start")
+
+
+def test_a_row_of_more_splits_is_chosen_before_one_of_fewer():
+    runs = [run(row, split) for row in ("full", "farzi") for split in (0, 1)]
+    few = group([*runs, run("start", training=training(loss=4.0))])
+    ((_, _, row),) = chosen_rows([Collected("toy", "", (few,))])
+    assert row.name == "farzi"
 
 
 def test_a_row_pays_at_its_end_or_where_it_has_full_datas_loss():
