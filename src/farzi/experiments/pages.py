@@ -127,11 +127,13 @@ def chosen_rows(all_found: Sequence[Collected]) -> list[tuple[str, Group, RowRes
     best: dict[tuple[str, str], tuple[tuple[int, float], tuple[str, Group, RowResult]]] = {}
     for found in sorted(all_found, key=_is_not_the_papers):
         for group in found.groups if found.overview else ():
-            rows = {} if group.comparison is None else {r.name: r for r in group.comparison.rows}
-            for row in rows.values() if "full" in rows else ():
+            comparison = group.comparison
+            if comparison is None or all(row.name != "full" for row in comparison.rows):
+                continue
+            for row in comparison.rows:
                 if row.name not in group.distil_s or not row.finished:
                     continue
-                losses = group.comparison.validation(row.name)
+                losses = comparison.validation(row.name)
                 rank = (-len(losses), statistics.fmean(losses))
                 key = (group.source, group.size)
                 if key not in best or rank < best[key][0]:
