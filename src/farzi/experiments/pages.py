@@ -23,12 +23,14 @@ from farzi.experiments.tables import (
     settings_of,
     spread,
     times,
+    trainings,
 )
 
 __all__ = [
     "chosen_rows",
     "experiment_page",
     "failures",
+    "glance_grid",
     "index_parts",
     "overview_grid",
     "overview_groups",
@@ -73,10 +75,12 @@ def experiment_page(found: Collected) -> str:
 def index_parts(all_found: Sequence[Collected]) -> dict[str, str]:
     """The generated parts of the page of all results, by name."""
     groups = overview_groups(all_found)
+    chosen = chosen_rows(all_found)
     empty = "*No experiment has run yet.*"
     parts = {
-        "overview": overview_grid(groups),
-        "break-even": break_even_grid(groups),
+        "overview": glance_grid(chosen),
+        "rows": overview_grid(groups),
+        "break-even": _pays_grid(chosen),
         "search": ranking_grid(groups),
     }
     made = {name: markdown_grid(grid) if grid.rows else empty for name, grid in parts.items()}
@@ -177,6 +181,69 @@ def students_grid(groups: Sequence[Group]) -> Grid:
                 seconds(statistics.fmean(group.distil_s[row.name])),
             )
         )
+    return Grid(head, tuple(rows))
+
+
+def glance_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
+    """A line for each source and size, of the row that validation chooses."""
+    head = (
+        "",
+        "row",
+        "of full",
+        "HR@10 or accuracy of full",
+        "the paper's",
+        "teachers",
+        "random-soft",
+        "kB",
+        "kB of the events",
+        "s on full data",
+        "s to train",
+        "s to 95 % on full data",
+        "s to 95 %",
+        "s to 100 %",
+        "pays after",
+        "splits",
+        "runs",
+    )
+    rows = []
+    for name, group, row in chosen:
+        comparison = group.comparison
+        if comparison is None:
+            continue
+        full, metric = comparison.row("full"), PAPERS_METRIC[group.task]
+        reached = {each.share: each.seconds for each in row.reached}
+        on_full = {each.share: each.seconds for each in full.reached}
+        pays = {each.row: each.earliest for each in break_even(group)}
+        rows.append(
+            (
+                f"[{group.source} {group.title}]({name}.md)",
+                row.name,
+                number(_ratio(comparison, row.name)),
+                number(_ratio(comparison, row.name, metric)),
+                number(group.paper),
+                number(_ratio(comparison, "teachers")),
+                number(_ratio(comparison, "random-soft")),
+                f"{row.bytes / 1e3:,.0f}",
+                f"{4 * group.events / 1e3:,.0f}",
+                seconds(full.seconds),
+                seconds(row.seconds),
+                seconds(on_full.get(0.95)),
+                seconds(reached.get(0.95)) or "never",
+                seconds(reached.get(1.0)) or "never",
+                trainings(pays.get(row.name)),
+                str(len(comparison.validation(row.name))),
+                str(row.num_runs),
+            )
+        )
+    return Grid(head, tuple(rows))
+
+
+def _pays_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
+    """When the chosen rows pay, and real rows with the same labels beside them."""
+    head, rows = break_even_grid([]).head, []
+    for _, group, row in chosen:
+        shown = {f"{group.source} {group.title}: {name}" for name in (row.name, "random-soft")}
+        rows += [cells for cells in break_even_grid([group]).rows if cells[0] in shown]
     return Grid(head, tuple(rows))
 
 

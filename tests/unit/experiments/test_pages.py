@@ -57,7 +57,8 @@ def test_an_unfinished_row_is_no_result():
 def test_small_changes_of_one_thing_stand_on_their_own_page_alone(overview):
     runs = [run("full"), run("farzi", metrics=WORSE)]
     parts = index_parts([Collected("toy", "many changes", (group(runs),), overview)])
-    assert ("toy 5x20: farzi" in parts["overview"]) == overview
+    assert ("[toy 5x20](toy.md) | farzi" in parts["overview"]) == overview
+    assert ("toy 5x20: farzi" in parts["rows"]) == overview
     assert ("farzi 0.900" in parts["failures"]) == overview
     assert "[toy](toy.md): many changes" in parts["experiments"]
 
@@ -68,23 +69,25 @@ def test_the_papers_sizes_come_first_with_its_metric_beside_ours():
     runs = [run("full"), run("farzi", metrics=lower)]
     groups = (group(runs), group(runs, paper=0.95))
     all_found = [Collected(str(n), "", (each,)) for n, each in enumerate(groups)]
-    papers, ours = index_parts(all_found)["overview"].splitlines()[-2:]
+    papers, ours = index_parts(all_found)["rows"].splitlines()[-2:]
     assert papers.startswith("| toy 5x20, 1: farzi | 0.975 | 0.900 | 0.950 |")
     assert ours.startswith("| toy 5x20, 0: farzi | 0.975 | 0.900 |  |")
+    (chosen,) = index_parts(all_found)["overview"].splitlines()[2:]  # of two alike, the paper's
+    assert chosen.startswith("| [toy 5x20](1.md) | farzi | 0.975 | 0.900 | 0.950 |")
 
 
 def test_two_experiments_of_one_source_and_size_are_told_apart():
     runs = [run("full"), run("farzi", metrics=WORSE)]
     one, other = Collected("short", "", (group(runs),)), Collected("long", "", (group(runs),))
     both = index_parts([one, other])
-    for part in ("overview", "break-even", "failures"):
+    for part in ("rows", "failures"):
         assert all(f"toy 5x20, {name}: " in both[part] for name in ("short", "long"))
-    assert "toy 5x20: farzi" in index_parts([one])["overview"]
+    assert "toy 5x20: farzi" in index_parts([one])["rows"]
 
 
 def test_rows_without_full_data_beside_them_stand_on_their_own_page_alone():
     parts = index_parts([Collected("toy", "no ratio", (group([run("farzi", metrics=WORSE)]),))])
-    assert "toy 5x20" not in parts["overview"] + parts["failures"]
+    assert "toy 5x20" not in parts["overview"] + parts["rows"] + parts["failures"]
     assert "[toy](toy.md): no ratio" in parts["experiments"]
 
 
@@ -104,6 +107,16 @@ def test_a_row_of_more_splits_is_chosen_before_one_of_fewer():
     few = group([*runs, run("start", training=training(loss=4.0))])
     ((_, _, row),) = chosen_rows([Collected("toy", "", (few,))])
     assert row.name == "farzi"
+
+
+def test_the_page_tells_when_the_chosen_row_and_real_rows_with_labels_pay():
+    quick, worse = training(loss=4.8, seconds=5.0), training(loss=4.9, seconds=4.0)
+    runs = [run("full"), run("farzi", training=quick), run("start", training=worse)]
+    runs += [run("random-soft", training=worse), run("head-soft", training=worse)]
+    parts = index_parts([Collected("toy", "", (group(runs, teachers_s=(20.0,)),))])
+    chosen, real = parts["break-even"].splitlines()[2:]
+    assert chosen.startswith("| toy 5x20: farzi | 50 | 10 | 5.0 |")
+    assert real.startswith("| toy 5x20: random-soft | ")
 
 
 def test_a_row_pays_at_its_end_or_where_it_has_full_datas_loss():
