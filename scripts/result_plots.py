@@ -49,13 +49,15 @@ def _panels(groups: Sequence[Group]) -> tuple[Any, Any]:
     import matplotlib as mpl
 
     mpl.use("Agg")
-    mpl.rcParams.update({"svg.hashsalt": "farzi", "svg.fonttype": "none", "font.size": 8})
+    mpl.rcParams.update(
+        {"svg.hashsalt": "farzi", "svg.fonttype": "none", "font.size": 8, "legend.fontsize": 6}
+    )
     from matplotlib import pyplot as plt
 
-    columns = min(3, len(groups))
+    columns = min(2, len(groups))  # as wide as a page of the documentation, and readable there
     rows = -(-len(groups) // columns)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(4.2 * columns + 1, 3.2 * rows), layout="constrained", squeeze=False
+        rows, columns, figsize=(3.7 * columns, 2.9 * rows), layout="constrained", squeeze=False
     )
     for unused in axes.flat[len(groups) :]:
         unused.set_axis_off()
@@ -80,7 +82,7 @@ def _size(groups: Sequence[Group]) -> str:
             xscale="log", title=f"{group.source} {group.title}", xlabel="kB", ylabel="of full data"
         )
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="x-small")
+        axis.legend()
     return _svg(figure)
 
 
@@ -103,7 +105,6 @@ def _lowest_so_far(group: Group, row: str) -> tuple[list[float], list[float]]:
 def _few_seconds(few: Sequence[tuple[Group, str]]) -> str:
     """The row of each group that README.md shows, and full data: loss against seconds."""
     figure, panels = _panels([group for group, _ in few])
-    figure.set_size_inches(10.5, 2.5 * -(-len(few) // 3))
     for axis, (group, row) in zip(panels, few, strict=False):
         lowest = []
         for name, label, colour in (
@@ -139,7 +140,7 @@ def _seconds(groups: Sequence[Group]) -> str:
         axis.set(xscale="log", title=f"{group.source} {group.title}")
         axis.set(xlabel="seconds of training", ylabel="lowest validation loss so far")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="x-small")
+        axis.legend()
     return _svg(figure)
 
 

@@ -23,7 +23,6 @@ from farzi.experiments.tables import (
     settings_of,
     spread,
     times,
-    trainings,
 )
 
 __all__ = [
@@ -34,6 +33,7 @@ __all__ = [
     "index_parts",
     "overview_grid",
     "overview_groups",
+    "seconds_grid",
     "students_grid",
 ]
 
@@ -79,6 +79,7 @@ def index_parts(all_found: Sequence[Collected]) -> dict[str, str]:
     empty = "*No experiment has run yet.*"
     parts = {
         "overview": glance_grid(chosen),
+        "seconds": seconds_grid(chosen),
         "rows": overview_grid(groups),
         "break-even": _pays_grid(chosen),
         "search": ranking_grid(groups),
@@ -185,54 +186,63 @@ def students_grid(groups: Sequence[Group]) -> Grid:
 
 
 def glance_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
-    """A line for each source and size, of the row that validation chooses."""
+    """The quality of each row that validation chooses, a line for each source and size."""
     head = (
         "",
-        "row",
         "of full",
         "HR@10 or accuracy of full",
         "the paper's",
         "teachers",
         "random-soft",
-        "kB",
-        "kB of the events",
+        "splits",
+        "students",
+    )
+    rows = [
+        (
+            f"[{group.source} {group.title}]({name}.md): {row.name}",
+            number(_ratio(comparison, row.name)),
+            number(_ratio(comparison, row.name, PAPERS_METRIC[group.task])),
+            number(group.paper),
+            number(_ratio(comparison, "teachers")),
+            number(_ratio(comparison, "random-soft")),
+            str(len(comparison.validation(row.name))),
+            str(row.num_runs),
+        )
+        for name, group, row in chosen
+        if (comparison := group.comparison) is not None
+    ]
+    return Grid(head, tuple(rows))
+
+
+def seconds_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
+    """What training on each chosen row and on full data takes, and the bytes of both."""
+    head = (
+        "",
         "s on full data",
         "s to train",
         "s to 95 % on full data",
         "s to 95 %",
         "s to 100 %",
-        "pays after",
-        "splits",
-        "runs",
+        "kB of the events",
+        "kB",
     )
     rows = []
-    for name, group, row in chosen:
-        comparison = group.comparison
-        if comparison is None:
+    for _, group, row in chosen:
+        if group.comparison is None:
             continue
-        full, metric = comparison.row("full"), PAPERS_METRIC[group.task]
+        full = group.comparison.row("full")
         reached = {each.share: each.seconds for each in row.reached}
         on_full = {each.share: each.seconds for each in full.reached}
-        pays = {each.row: each.earliest for each in break_even(group)}
         rows.append(
             (
-                f"[{group.source} {group.title}]({name}.md)",
-                row.name,
-                number(_ratio(comparison, row.name)),
-                number(_ratio(comparison, row.name, metric)),
-                number(group.paper),
-                number(_ratio(comparison, "teachers")),
-                number(_ratio(comparison, "random-soft")),
-                f"{row.bytes / 1e3:,.0f}",
-                f"{4 * group.events / 1e3:,.0f}",
+                f"{group.source} {group.title}: {row.name}",
                 seconds(full.seconds),
                 seconds(row.seconds),
                 seconds(on_full.get(0.95)),
                 seconds(reached.get(0.95)) or "never",
                 seconds(reached.get(1.0)) or "never",
-                trainings(pays.get(row.name)),
-                str(len(comparison.validation(row.name))),
-                str(row.num_runs),
+                f"{4 * group.events / 1e3:,.0f}",
+                f"{row.bytes / 1e3:,.0f}",
             )
         )
     return Grid(head, tuple(rows))

@@ -57,7 +57,7 @@ def test_an_unfinished_row_is_no_result():
 def test_small_changes_of_one_thing_stand_on_their_own_page_alone(overview):
     runs = [run("full"), run("farzi", metrics=WORSE)]
     parts = index_parts([Collected("toy", "many changes", (group(runs),), overview)])
-    assert ("[toy 5x20](toy.md) | farzi" in parts["overview"]) == overview
+    assert ("[toy 5x20](toy.md): farzi" in parts["overview"]) == overview
     assert ("toy 5x20: farzi" in parts["rows"]) == overview
     assert ("farzi 0.900" in parts["failures"]) == overview
     assert "[toy](toy.md): many changes" in parts["experiments"]
@@ -73,7 +73,7 @@ def test_the_papers_sizes_come_first_with_its_metric_beside_ours():
     assert papers.startswith("| toy 5x20, 1: farzi | 0.975 | 0.900 | 0.950 |")
     assert ours.startswith("| toy 5x20, 0: farzi | 0.975 | 0.900 |  |")
     (chosen,) = index_parts(all_found)["overview"].splitlines()[2:]  # of two alike, the paper's
-    assert chosen.startswith("| [toy 5x20](1.md) | farzi | 0.975 | 0.900 | 0.950 |")
+    assert chosen == "| [toy 5x20](1.md): farzi | 0.975 | 0.900 | 0.950 |  |  | 1 | 1 |"
 
 
 def test_two_experiments_of_one_source_and_size_are_told_apart():
@@ -114,6 +114,8 @@ def test_the_page_tells_when_the_chosen_row_and_real_rows_with_labels_pay():
     runs = [run("full"), run("farzi", training=quick), run("start", training=worse)]
     runs += [run("random-soft", training=worse), run("head-soft", training=worse)]
     parts = index_parts([Collected("toy", "", (group(runs, teachers_s=(20.0,)),))])
+    (line,) = parts["seconds"].splitlines()[2:]
+    assert line == "| toy 5x20: farzi | 10 | 5.0 | 10 | 5.0 | 5.0 | 0 | 0 |"
     chosen, real = parts["break-even"].splitlines()[2:]
     assert chosen.startswith("| toy 5x20: farzi | 50 | 10 | 5.0 |")
     assert real.startswith("| toy 5x20: random-soft | ")
