@@ -51,8 +51,13 @@ from typing import Any
 
 from farzi.experiments.collected import Collected, break_even, collect
 from farzi.experiments.comparison import Comparison
-from farzi.experiments.pages import chosen_rows, experiment_page, index_parts
-from farzi.experiments.tables import markdown, seconds, spread, trainings
+from farzi.experiments.pages import (
+    chosen_rows,
+    experiment_page,
+    index_parts,
+    of_teachers,
+)
+from farzi.experiments.tables import markdown, number, seconds, times, trainings
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -153,25 +158,20 @@ def draw_document(path: Path, root: Path, *, write: bool) -> bool:
 
 def render_overview(root: Path, name: str) -> str:
     """Return a line for each source and size, of the row that validation chooses."""
-    head = ["", "sequences", "metric", "full data", "distilled", "of full", "s on full data"]
-    head += ["s distilled", "s to equal", "pays after", "kB", "kB of the events", "students"]
-    lines = [table_line(head), table_line(["---", "---:", "---", *("---:" for _ in head[3:])])]
+    head = ["", "sequences", "of full", "teachers", "s on full data", "s distilled"]
+    head += ["pays after", "bytes"]
+    lines = [table_line(head), table_line(["---", *("---:" for _ in head[1:])])]
     for experiment, group, few in chosen_rows(collected(root)):
-        full = group.comparison.row("full")
-        metric = "perplexity" if group.task == "language" else "nDCG@10"
-        pays = {each.row: each for each in break_even(group)}[few.name]
+        full, ratios = group.comparison.row("full"), group.comparison.ratios
+        pays = {each.row: each.earliest for each in break_even(group)}
         cells = [
             f"[{group.source} {group.title}](docs/results/{experiment}.md)",
             f"{full.sequences:,} → {few.sequences:,}",
-            metric,
-            *(spread(row.metrics[metric], metric) for row in (full, few)),
-            f"{group.comparison.ratios[few.name]['mean']:.3f}",
+            f"{ratios[few.name]['mean']:.3f} ({few.num_runs})",
+            number(of_teachers(group, few)),
             *(seconds(row.seconds) for row in (full, few)),
-            seconds(pays.equal_s) or "never",
-            trainings(pays.earliest),
-            f"{few.bytes / 1e3:,.0f}",
-            f"{4 * group.events / 1e3:,.0f}",
-            str(few.num_runs),
+            trainings(pays[few.name]),
+            times(few.bytes / (4 * group.events)),
         ]
         lines.append(table_line(cells))
     return "\n".join(lines)

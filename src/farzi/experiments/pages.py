@@ -31,6 +31,7 @@ __all__ = [
     "failures",
     "glance_grid",
     "index_parts",
+    "of_teachers",
     "overview_grid",
     "overview_groups",
     "seconds_grid",
@@ -203,7 +204,7 @@ def glance_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
             number(_ratio(comparison, row.name)),
             number(_ratio(comparison, row.name, PAPERS_METRIC[group.task])),
             number(group.paper),
-            number(_ratio(comparison, "teachers")),
+            number(of_teachers(group, row)),
             number(_ratio(comparison, "random-soft")),
             str(len(comparison.validation(row.name))),
             str(row.num_runs),
@@ -212,6 +213,13 @@ def glance_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
         if (comparison := group.comparison) is not None
     ]
     return Grid(head, tuple(rows))
+
+
+def of_teachers(group: Group, row: RowResult) -> float | None:
+    """The teachers' mean ratio to full data; None where the row was made by others than these."""
+    if group.comparison is None or row.name in group.own_teachers:
+        return None
+    return _ratio(group.comparison, "teachers")
 
 
 def seconds_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:

@@ -109,6 +109,14 @@ def test_a_row_of_more_splits_is_chosen_before_one_of_fewer():
     assert row.name == "farzi"
 
 
+@pytest.mark.parametrize(("own", "told"), [((), "1.000"), (("farzi",), "")])
+def test_teachers_stand_beside_the_rows_that_they_labelled_alone(own, told):
+    runs = [run("full"), run("teachers", training=None), run("farzi", metrics=WORSE)]
+    few = group(runs, distil_s={"farzi": (1.0,)}, own_teachers=frozenset(own))
+    (line,) = index_parts([Collected("toy", "", (few,))])["overview"].splitlines()[2:]
+    assert line.split(" | ")[4] == told
+
+
 def test_the_page_tells_when_the_chosen_row_and_real_rows_with_labels_pay():
     quick, worse = training(loss=4.8, seconds=5.0), training(loss=4.9, seconds=4.0)
     runs = [run("full"), run("farzi", training=quick), run("start", training=worse)]
