@@ -69,6 +69,7 @@ from farzi.training import (
     Batches,
     RealBatches,
     Schedule,
+    Shifted,
     SyntheticBatches,
     Trained,
     TrainSettings,
@@ -147,6 +148,7 @@ def train(
     batch_size: int | None = None,
     max_steps: int | None = None,
     schedule: Schedule = "constant",
+    shift: int = 0,
     patience: int = 6,
     seed: int = 0,
     device: Device = "auto",
@@ -183,6 +185,8 @@ def train(
         max_steps: the cap; None: 20,000 on an artifact, 80 epochs on real sequences.
         schedule: of the step size: `constant`; or `linear`, which falls to nothing at `max_steps`,
             where it ends, since the loss often falls until then.
+        shift: on an artifact with labels: places by which half of its rows are moved at most at a
+            step, anew each time. It helps where a few long rows stand for much data.
         patience: looks without improvement after which it stops, where the step size is constant.
         seed: of the weights and the batches.
         device: `auto`, `cpu`, `cuda` or a torch device.
@@ -229,6 +233,7 @@ def train(
         batch_size=batch_size,
         max_steps=max_steps,
         schedule=schedule,
+        shift=shift,
         patience=patience,
         seed=seed,
         device=device,
@@ -319,6 +324,7 @@ def plan_training(
     batch_size: int | None = None,
     max_steps: int | None = None,
     schedule: Schedule = "constant",
+    shift: int = 0,
     patience: int = 6,
     seed: int = 0,
     device: Device = "auto",
@@ -329,6 +335,8 @@ def plan_training(
     for name, number in {**sizes, "batch_size": batch_size, "max_steps": max_steps}.items():
         if number is not None and number < 1:
             raise ValueError(f"`{name}` must be an int >= 1, got {number}.")
+    if shift < 0:
+        raise ValueError(f"`shift` must be an int >= 0, got {shift}.")
     artifact, data = _open(source, on, read)
     chosen, _ = choose_device(device)
     if student is not None and not isinstance(student, str):
@@ -344,10 +352,15 @@ def plan_training(
             defaults["dropout"] = dropped
         batch_size = batch_size or recipe_number(artifact, "batch_size", int)
         batches = SyntheticBatches(artifact.synthetic, batch_size, seed)
+        if shift and artifact.synthetic.label_latent is None:
+            raise SettingsError(f"`shift` {shift}: the artifact has no labels to move.")
+        batches = Shifted(batches, shift, seed) if shift else batches
         lr = _rate(artifact) if lr is None else lr
         weight_decay = recipe_decay(artifact) if weight_decay is None else weight_decay
         cap, look, growth = max_steps or MOST_STEPS, 10, 0.1
     else:
+        if shift:
+            raise SettingsError(f"`shift` {shift}: real sequences are read in windows as it is.")
         batches = RealBatches(sequences_of(data, "train"), context_length, batch_size or 64, seed)
         look = batches.steps_per_epoch
         cap, growth = max_steps or 80 * look, 0.0
@@ -548,6 +561,7 @@ def compare(
     smoothings: Sequence[float] = (),
     decays: Sequence[float] = (),
     schedules: Sequence[Schedule] = (),
+    shifts: Sequence[int] = (),
     full_batch: Sequence[int] = (),
     tune_seconds: float | None = None,
     patience: int | None = None,
@@ -578,6 +592,7 @@ def compare(
         decays: weight decays, likewise.
         schedules: schedules of the step size, likewise: `constant`, whose runs validation stops,
             `linear`, whose runs go on to the last step that the limits below allow.
+        shifts: places by which labelled rows are moved at most, likewise; see `train`.
         full_batch: sequences a step that the rows of all training data are tuned over.
         tune_seconds: seconds of training that tuning one row on one split may take.
         patience: looks at validation without improvement after which a run stops.
@@ -617,6 +632,7 @@ def compare(
         "smoothings": smoothings,
         "decays": decays,
         "schedules": schedules,
+        "shifts": shifts,
         "batches": full_batch,
     }
     numbers = {

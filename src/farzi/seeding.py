@@ -17,6 +17,7 @@ __all__ = ["STREAMS", "Stream", "stream", "stream_seed"]
 Stream: TypeAlias = Literal[
     "order",
     "windows",
+    "shift",
     "dropout",
     "weights",
     "pool weights",
@@ -39,6 +40,7 @@ Stream: TypeAlias = Literal[
 STREAMS: Mapping[Stream, int] = {
     "order": 11,  # the order of the sequences in an epoch
     "windows": 12,  # where the windows of real sequences end
+    "shift": 26,  # by how many places labelled rows are moved
     "dropout": 13,
     "weights": 14,  # first weights of a student that is trained and scored
     "teacher": 23,  # everything of a teacher run: its weights, order, windows and dropout

@@ -11,8 +11,8 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, get_args
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ __all__ = [
     "Look",
     "RealBatches",
     "Schedule",
+    "Shifted",
     "SyntheticBatches",
     "TrainSettings",
     "Trained",
@@ -42,6 +43,8 @@ __all__ = [
 Schedule = Literal["constant", "linear"]
 
 Stopped = Literal["validation", "schedule", "cap"]
+
+_Part = TypeVar("_Part", Tensor, FactoredTokens)
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,80 @@ class SyntheticBatches:
         if isinstance(tokens, FactoredTokens) or isinstance(labels, FactoredTokens):
             return None
         return tokens, labels
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """Labelled rows moved by random numbers of places, so that a token is read at many positions.
+
+    A model reads windows of real histories that end anywhere; of rows as long as its context, a
+    position would meet the same few tokens at every step. Half of the rows of a step stay as they
+    are, the others move to the right by 1 to `most` places. What falls off the end of a row is read
+    in front of it, where it is not trained; a label moves with its token.
+
+    Args:
+        batches: what is moved; batches without labels pass as they are.
+        most: places, at least 1; a row moves by less than its own length.
+        seed: of what is drawn.
+
+    Cost:
+        A copy of the batch at every step: with labels of a large vocabulary a fifth to a half of
+        the step's time.
+
+    Example:
+        >>> import torch
+        >>> from farzi.synthetic import SyntheticSequences
+        >>> from farzi.training import Shifted, SyntheticBatches
+        >>> few = SyntheticSequences(torch.tensor([[1, 2, 3]]), torch.eye(4), torch.zeros(1, 3, 4))
+        >>> moved = Shifted(SyntheticBatches(few, 1), most=1)
+        >>> batches = [moved(step) for step in range(9)]
+        >>> {tuple(batch.tokens[0].tolist()) for batch in batches} == {(1, 2, 3), (3, 1, 2)}
+        True
+    """
+
+    batches: Batches
+    most: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise ValueError(f"`most` must be at least 1, got {self.most}.")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every row is read about once."""
+        return self.batches.steps_per_epoch
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of step `step`, from 0."""
+        batch = self.batches(step)
+        if batch.labels is None:
+            return batch
+        rows, length = batch.tokens.shape[:2]
+        device = _device_of(batch.labels)
+        real = batch.mask
+        lengths = torch.full((rows,), length, device=device) if real is None else real.sum(1)
+        draw = stream(self.seed, "shift", step)
+        places = np.where(draw.random(rows) < 0.5, draw.integers(1, self.most + 1, rows), 0)
+        places = torch.from_numpy(places).to(device).minimum((lengths - 1).clamp(min=0))[:, None]
+        if not bool(places.any()):
+            return batch
+        position = torch.arange(length, device=device)
+        origin = (position - places) % lengths.clamp(min=1)[:, None]
+        mask = (position >= places) & (position < lengths[:, None] + places)
+        return Batch(_taken(batch.tokens, origin), _taken(batch.labels, origin), mask)
+
+
+def _device_of(part: Tensor | FactoredTokens) -> torch.device:
+    return part.latent.device if isinstance(part, FactoredTokens) else part.device
+
+
+def _taken(part: _Part, positions: Tensor) -> _Part:
+    """Tokens or labels of a batch at these positions of each row, (B, L)."""
+    rows = torch.arange(len(positions), device=positions.device)[:, None]
+    if isinstance(part, FactoredTokens):
+        return replace(part, latent=part.latent[rows, positions])
+    return part[rows, positions]
 
 
 def _epoch_slice(num: int, batch_size: int, seed: int, step: int) -> np.ndarray:

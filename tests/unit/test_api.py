@@ -136,6 +136,23 @@ def distilled_small(log: Path, out: Path, **more: Any) -> Any:
     return farzi.distill(log, out, small, **sizes, **more)
 
 
+def test_rows_with_labels_can_be_shifted_and_nothing_else(log: Path, tmp_path: Path) -> None:
+    run = distilled_small(log, tmp_path / "run", outer_steps=0, min_length=3)
+    short = {"max_steps": 20, "patience": 20, "lr": 0.05}
+    losses = [farzi.train(run.folder, shift=shift, **short).loss for shift in (0, 3, 3)]
+    assert losses[0] != losses[1] == losses[2]
+    alone = {"labels": False, "student": {"name": "sasrec", "width": 8}}
+    tokens = farzi.distill(
+        log, tmp_path / "tokens", alone, size="4x8", start="random", outer_steps=0
+    )
+    with pytest.raises(SettingsError, match="`shift` 3: the artifact has no labels to move"):
+        farzi.train(tokens.folder, shift=3)
+    with pytest.raises(SettingsError, match="`shift` 3: real sequences are read in windows"):
+        farzi.train(log, shift=3)
+    with pytest.raises(ValueError, match="`shift` must be an int >= 0, got -1"):
+        farzi.train(run.folder, shift=-1)
+
+
 def test_a_source_becomes_a_run_and_a_model(log: Path, tmp_path: Path) -> None:
     told = []
     run = distilled_small(

@@ -16,6 +16,7 @@ from farzi.training import (
     Batch,
     Look,
     RealBatches,
+    Shifted,
     SyntheticBatches,
     Trained,
     TrainSettings,
@@ -436,3 +437,83 @@ def test_batches_that_are_not_formed_hold_the_same(monkeypatch):
                 torch.testing.assert_close(batch.tokens.read(table), expected.tokens @ table)
                 torch.testing.assert_close(batch.labels.read(table), expected.labels @ table)
                 assert torch.equal(batch.mask, expected.mask)
+
+
+def labelled(lengths=None, hard=True):
+    """Three rows of four places, each with a token and a label of its own."""
+    draw = torch.Generator().manual_seed(0)
+    latent = torch.arange(12).view(3, 4) if hard else torch.randn(3, 4, 5, generator=draw)
+    decoder, labels = (torch.randn(*size, generator=draw) for size in ((5, 12), (3, 4, 5)))
+    return SyntheticSequences(latent, decoder, labels, lengths)
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("lengths", [None, [4, 2, 1]])
+def test_a_shifted_row_keeps_the_order_of_its_tokens_and_the_label_of_each(lengths, hard):
+    few = labelled(None if lengths is None else torch.tensor(lengths), hard)
+    plain = SyntheticBatches(few, 3)(0)
+    own = lengths or [4, 4, 4]
+    seen = [set(), set(), set()]
+    for step in range(40):
+        batch = Shifted(SyntheticBatches(few, 3), most=2, seed=1)(step)
+        for row, length in enumerate(own):
+            mask = torch.ones(4, dtype=torch.bool) if batch.mask is None else batch.mask[row]
+            places = int(mask.nonzero()[0])
+            seen[row].add(places)
+            fit = min(length, 4 - places)
+            assert mask.nonzero()[:, 0].tolist() == list(range(places, places + fit))
+            for name in ("tokens", "labels"):
+                moved, before = getattr(batch, name)[row], getattr(plain, name)[row]
+                assert torch.equal(moved[places : places + fit], before[:fit])
+            in_front = plain.tokens[row][[(place - places) % length for place in range(places)]]
+            assert torch.equal(batch.tokens[row][:places], in_front)
+    assert seen == [set(range(min(2, length - 1) + 1)) for length in own]
+
+
+def test_half_of_the_rows_of_a_step_stay_and_the_others_go_equally_far():
+    few = SyntheticSequences(torch.zeros(400, 9).long(), torch.eye(4), torch.zeros(400, 9, 4))
+    shifted = Shifted(SyntheticBatches(few, 400), most=3, seed=2)
+    places = (~shifted(0).mask).sum(1)
+    counts = torch.bincount(places, minlength=4)
+    assert abs(int(counts[0]) - 200) < 40  # four standard deviations
+    assert all(abs(int(count) - 66.7) < 30 for count in counts[1:])
+    assert torch.equal(places, (~shifted(0).mask).sum(1))
+    assert not torch.equal(places, (~shifted(1).mask).sum(1))
+    other = Shifted(SyntheticBatches(few, 400), most=3, seed=3)
+    assert not torch.equal(places, (~other(0).mask).sum(1))
+
+
+def test_what_is_in_front_of_a_shifted_row_is_not_trained():
+    """The loss is that of the row's own labels, whatever labels stand in front."""
+    few = labelled()
+    student = SASRec(num_tokens=12, context_length=4, width=8)
+    params = student.init(torch.Generator().manual_seed(0))
+    batches = Shifted(SyntheticBatches(few, 3), most=3)
+    batch = next(b for b in map(batches, range(9)) if b.mask is not None and not b.mask.all())
+    other = torch.where(batch.mask[..., None], batch.labels, torch.full((12,), 1 / 12))
+    losses = [
+        sequence_loss(student, params, batch.tokens, labels=labels, mask=batch.mask, once=True)
+        for labels in (batch.labels, other)
+    ]
+    assert torch.equal(*losses)
+
+
+def test_shifted_factors_are_those_of_the_shifted_tokens(monkeypatch):
+    few = labelled(hard=False)
+    formed = [Shifted(SyntheticBatches(few, 2), 2)(step) for step in range(6)]
+    monkeypatch.setattr(synthetic, "MOST_FORMED", 1)
+    table = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
+    for step, expected in enumerate(formed):
+        batch = Shifted(SyntheticBatches(few, 2), 2)(step)
+        torch.testing.assert_close(batch.tokens.read(table), expected.tokens @ table)
+        torch.testing.assert_close(batch.labels.read(table), expected.labels @ table)
+        assert batch.mask is expected.mask is None or torch.equal(batch.mask, expected.mask)
+
+
+def test_batches_without_labels_are_not_shifted():
+    few = SyntheticSequences(torch.randn(3, 4, 2), torch.randn(2, 6))
+    shifted = Shifted(SyntheticBatches(few, 3), 2)
+    assert all(torch.equal(shifted(step).tokens, few.tokens()) for step in range(4))
+    assert shifted.steps_per_epoch == 1
+    with pytest.raises(ValueError, match="`most` must be at least 1, got 0"):
+        Shifted(SyntheticBatches(few, 3), 0)

@@ -430,6 +430,7 @@ _CALLED = {  # arguments whose flags have another name
     "dropouts": "--grid-dropout",
     "smoothings": "--grid-smoothing",
     "schedules": "--grid-schedule",
+    "shifts": "--grid-shift",
 }
 
 

@@ -33,6 +33,7 @@ def compare(
     grid_schedule: Annotated[
         tuple[Literal["constant", "linear"], ...], Parameter(consume_multiple=True)
     ] = (),
+    grid_shift: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     full_batch: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     tune_seconds: float | None = None,
     patience: int | None = None,
@@ -68,6 +69,8 @@ def compare(
         grid_decay: weight decays that every row is tuned over.
         grid_schedule: schedules of the step size that every row is tuned over: constant, whose runs
             validation stops, linear, whose runs go on to the last step that the limits allow.
+        grid_shift: places by which labelled rows are moved at most that they are tuned over; see
+            `farzi train`.
         full_batch: sequences a step that the rows of all training data are tuned over.
         tune_seconds: seconds of training that tuning one row on one split may take.
         patience: looks at validation without improvement after which a run stops; looks are a tenth
@@ -108,6 +111,7 @@ def compare(
             smoothings=grid_smoothing,
             decays=grid_decay,
             schedules=grid_schedule,
+            shifts=grid_shift,
             full_batch=full_batch,
             tune_seconds=tune_seconds,
             patience=patience,

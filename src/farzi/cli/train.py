@@ -32,6 +32,7 @@ def train(
     batch_size: int | None = None,
     max_steps: int | None = None,
     schedule: Literal["constant", "linear"] = "constant",
+    shift: int = 0,
     patience: int = 6,
     reading: Reading = DEFAULT_READING,
     seed: Seed = 0,
@@ -66,6 +67,8 @@ def train(
         batch_size: sequences a step.
         max_steps: the cap.
         schedule: of the step size; linear: it falls to nothing at --max-steps, where training ends.
+        shift: on an artifact with labels: places by which half of its rows are moved at most at a
+            step, anew each time; it helps where a few long rows stand for much data.
         patience: looks without improvement after which it stops, where the step size is constant.
         force: replace weights that are there.
 
@@ -94,6 +97,7 @@ def train(
             batch_size=batch_size,
             max_steps=max_steps,
             schedule=schedule,
+            shift=shift,
             patience=patience,
             seed=seed,
             device=device,

@@ -43,6 +43,7 @@ class CompareSettings:
         schedules: schedules of the step size that are tried: `constant`, whose runs validation
             stops, and `linear`, whose runs go on until the step size is nothing, at `max_steps` or
             `max_epochs`. Either way the weights of the best look are scored.
+        shifts: places by which labelled rows are moved at most that are tried; 0: not at all.
         tune_seconds: seconds of training that the search of one row and split may take; None: as
             long as it needs.
         max_steps: most steps of a small row.
@@ -66,6 +67,7 @@ class CompareSettings:
     dropouts: tuple[float, ...] = (0.0, 0.2)
     smoothings: tuple[float, ...] = (0.1, 0.0)
     schedules: tuple[Schedule, ...] = ("constant",)
+    shifts: tuple[int, ...] = (0,)
     tune_seconds: float | None = None
     max_steps: int = 20_000
     max_epochs: int | None = None
@@ -93,6 +95,7 @@ class CompareSettings:
             ("dropouts", self.dropouts, all(0 <= value < 1 for value in self.dropouts)),
             ("smoothings", self.smoothings, all(0 <= value < 1 for value in self.smoothings)),
             ("schedules", self.schedules, set(self.schedules) <= set(get_args(Schedule))),
+            ("shifts", self.shifts, min(self.shifts, default=0) >= 0),
         ):
             if not values or not good:
                 shown = ", ".join(map(str, values)) or "nothing"
@@ -119,10 +122,11 @@ class CompareSettings:
             "dropout": self.dropouts,
             "smoothing": self.smoothings,
         }
-        if self.schedules != (
-            "constant",
-        ):  # results of before there were schedules keep their name
+        # Results of before there were schedules and shifts keep their names.
+        if self.schedules != ("constant",):
             axes["schedule"] = self.schedules
+        if self.shifts != (0,) and row.sized and row.needs:  # of rows that have labels
+            axes["shift"] = self.shifts
         return axes
 
 

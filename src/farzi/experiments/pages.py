@@ -374,7 +374,9 @@ def _choice_grid(comparison: Comparison) -> Grid:
         for row in comparison.rows
         for choice in row.chosen
     )
+    shifted = any(choice.get("shift") for row in comparison.rows for choice in row.chosen)
     names = [*(name.replace("_", " ") for name in fields), *(["schedule"] if scheduled else [])]
+    names += ["shift"] if shifted else []
     head = ("", "split", "settings tried", *names, "best step")
     rows = [
         (
@@ -383,6 +385,7 @@ def _choice_grid(comparison: Comparison) -> Grid:
             f"{choice['tries']} of {settings_of(choice)}" if choice.get("tries") else "",
             *(f"{choice[name]:g}" for name in fields),
             *([choice.get("schedule", "constant")] if scheduled else []),
+            *([f"{choice.get('shift', 0)}"] if shifted else []),
             "" if row.step is None else f"{row.step:,.0f}",
         )
         for row in comparison.rows

@@ -33,6 +33,7 @@ class Choice:
         dropout: rate of dropout.
         smoothing: label smoothing.
         schedule: `constant`, or `linear`: the step size falls to nothing at the last step.
+        shift: places by which labelled rows are moved at most; see `farzi.training.Shifted`.
     """
 
     lr: float
@@ -41,6 +42,7 @@ class Choice:
     dropout: float = 0.0
     smoothing: float = 0.0
     schedule: Literal["constant", "linear"] = "constant"
+    shift: int = 0
 
     def __str__(self) -> str:
         parts = [
@@ -50,6 +52,7 @@ class Choice:
             f"dropout {self.dropout:g}",
             f"smoothing {self.smoothing:g}",
             *([self.schedule] if self.schedule != "constant" else []),
+            *([f"shift {self.shift}"] if self.shift else []),
         ]
         return ", ".join(parts)
 

@@ -54,7 +54,7 @@ def source_hash() -> str:
 
 
 _LATER: Mapping[str, Mapping[str, Any]] = {
-    "": {"schedule": "constant", "dtype": "auto"},
+    "": {"schedule": "constant", "dtype": "auto", "shift": 0},
     "teachers": {"schedule": "constant", "student": ""},
     "inner": {"dropout": 0.0},
     "routine": {"dropouts": []},

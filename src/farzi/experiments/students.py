@@ -14,7 +14,7 @@ from farzi.experiments.results import Choice, Look, Run, Training
 from farzi.experiments.rows.base import Fixed, Sample, Size
 from farzi.experiments.splits import Split
 from farzi.models import Student
-from farzi.training import Batch, Batches, Trained, TrainSettings, patience_with, train
+from farzi.training import Batch, Batches, Shifted, Trained, TrainSettings, patience_with, train
 
 __all__ = ["Limits", "clock_name", "fixed_run", "scored_run", "train_student"]
 
@@ -74,7 +74,8 @@ def train_student(
         tell: called with a note a few times a second.
     """
     student = split.build_student(choice.dropout)
-    batches = _Counted(sample.batches(choice.batch_size, seed))
+    read = sample.batches(choice.batch_size, seed)
+    batches = _Counted(Shifted(read, choice.shift, seed) if choice.shift else read)
     looked = sequences_of(split.data, "validation")
     if len(looked) > limits.validation_size:
         looked = looked.take(np.arange(limits.validation_size))

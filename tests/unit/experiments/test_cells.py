@@ -195,6 +195,23 @@ def test_a_linear_schedule_goes_on_to_its_end(split):
     assert search.best == min(search.tries, key=lambda each: each.loss).choice
 
 
+def test_labelled_rows_alone_are_tuned_over_shifts(split):
+    cells = Cells(split, replace(QUICK, shifts=(0, 2), lrs=(0.05,)))
+    for name, tried in (("random-soft", [0, 2]), ("farzi", [0, 2]), ("random", [0]), ("full", [0])):
+        search, _ = cells.tuned(name, load_row(name))
+        assert sorted({each.choice.shift for each in search.tries} or {search.best.shift}) == tried
+    soft, _ = cells.tuned("random-soft", load_row("random-soft"))
+    assert soft.tries[0].loss != soft.tries[1].loss
+    assert named_by(asdict(Choice(0.05, 3))) == named_by(asdict(Choice(0.05, 3, shift=0)))
+    assert "shift 2" in str(Choice(0.05, 3, shift=2))
+
+
+@pytest.mark.parametrize("shifts", [(), (-1,)])
+def test_shifts_that_cannot_be_are_refused(shifts):
+    with pytest.raises(SettingsError, match=r"`shifts`: (nothing|-1) cannot be tried"):
+        replace(QUICK, shifts=shifts)
+
+
 @pytest.mark.parametrize("schedules", [(), ("cosine",)])
 def test_an_unknown_schedule_is_refused(schedules):
     with pytest.raises(SettingsError, match=r"`schedules`: (nothing|cosine) cannot be tried"):
