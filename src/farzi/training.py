@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol, TypeVar, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -43,8 +43,6 @@ __all__ = [
 Schedule = Literal["constant", "linear"]
 
 Stopped = Literal["validation", "schedule", "cap"]
-
-_Part = TypeVar("_Part", Tensor, FactoredTokens)
 
 
 @dataclass(frozen=True)
@@ -243,8 +241,8 @@ class Shifted:
         real = batch.mask
         lengths = torch.full((rows,), length, device=device) if real is None else real.sum(1)
         draw = stream(self.seed, "shift", step)
-        places = np.where(draw.random(rows) < 0.5, draw.integers(1, self.most + 1, rows), 0)
-        places = torch.from_numpy(places).to(device).minimum((lengths - 1).clamp(min=0))[:, None]
+        drawn = np.where(draw.random(rows) < 0.5, draw.integers(1, self.most + 1, rows), 0)
+        places = torch.from_numpy(drawn).to(device).minimum((lengths - 1).clamp(min=0))[:, None]
         if not bool(places.any()):
             return batch
         position = torch.arange(length, device=device)
@@ -257,7 +255,7 @@ def _device_of(part: Tensor | FactoredTokens) -> torch.device:
     return part.latent.device if isinstance(part, FactoredTokens) else part.device
 
 
-def _taken(part: _Part, positions: Tensor) -> _Part:
+def _taken(part: Tensor | FactoredTokens, positions: Tensor) -> Tensor | FactoredTokens:
     """Tokens or labels of a batch at these positions of each row, (B, L)."""
     rows = torch.arange(len(positions), device=positions.device)[:, None]
     if isinstance(part, FactoredTokens):
