@@ -78,6 +78,9 @@ class Training:
         stopped: `validation` when the loss no longer fell, `schedule` where the step size had
             fallen to nothing, `cap` where a limit ended the run.
         curve: every look.
+        pace_s: processor seconds of a fixed piece of training at that time, which tell how fast the
+            machine was (`farzi.experiments.pace`); None where seconds are by the clock, or in runs
+            of before it was taken.
     """
 
     step: int
@@ -87,6 +90,7 @@ class Training:
     total_seconds: float
     stopped: str
     curve: tuple[Look, ...] = ()
+    pace_s: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """JSON values: `from_json` gives the same back."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from farzi.evaluation import Scores, evaluate, sequences_of, validation_loss
+from farzi.experiments.pace import Pace
 from farzi.experiments.results import Choice, Look, Run, Training
 from farzi.experiments.rows.base import Fixed, Sample, Size
 from farzi.experiments.splits import Split
@@ -81,6 +83,14 @@ def train_student(
         looked = looked.take(np.arange(limits.validation_size))
     epoch = batches.steps_per_epoch
     most = _most_steps(sample, limits, epoch)
+    by_processor = _counts_processor_time(device)
+    pace = Pace()
+
+    def validate(params: Mapping[str, Tensor]) -> float:
+        if by_processor:
+            pace.take()
+        return validation_loss(student, params, looked)
+
     trained = train(
         student,
         batches,
@@ -95,12 +105,12 @@ def train_student(
             seed=seed,
             schedule=choice.schedule,
         ),
-        lambda params: validation_loss(student, params, looked),
+        validate,
         device=device,
         progress=lambda step, loss, left_s: tell(
             f"step {step:,}, loss {loss:.3f}, at most {left_s:.0f} s left"
         ),
-        clock=time.process_time if _counts_processor_time(device) else time.perf_counter,
+        clock=time.process_time if by_processor else time.perf_counter,
     )
     training = Training(
         step=trained.step,
@@ -110,6 +120,7 @@ def train_student(
         total_seconds=round(trained.total_seconds, 4),
         stopped=trained.stopped,
         curve=tuple(Look(look.step, round(look.seconds, 4), look.loss) for look in trained.curve),
+        pace_s=None if pace.seconds is None else round(pace.seconds, 6),
     )
     return student, trained, training
 

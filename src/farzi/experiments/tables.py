@@ -32,6 +32,8 @@ __all__ = [
 
 RATES = ("HR@", "nDCG@", "MRR", "AUC", "accuracy")
 HEADLINE = ("HR@10", "HR@100", "nDCG@10", "nDCG@100", "perplexity", "accuracy", "loss")
+PACES_ALIKE = 1.25
+"""How much slower a machine may be at one run than at another before a reader is told."""
 WORTH_BEATING = ("full", "-soft", "start")
 """How the names of the rows end whose difference a summary shows."""
 
@@ -126,6 +128,11 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if comparison.clock:
         lines.append(f"seconds: {comparison.clock}")
+    if (apart := _pace_apart(comparison)) > PACES_ALIKE:
+        lines.append(
+            f"the machine was up to {apart:.1f} times slower at some runs than at others (a fixed "
+            "piece of training beside each): seconds of a row against another's are that uncertain"
+        )
     if capped := [row.name for row in comparison.rows if "cap" in row.stopped and row.finished]:
         lines.append(f"stopped by a limit at least once: {', '.join(capped)}")
     if falling := [row.name for row in comparison.rows if row.still_falling]:
@@ -144,6 +151,18 @@ def notes(comparison: Comparison) -> list[str]:
             f"it had the seconds that full data took): {', '.join(cut)}"
         )
     return [*lines, *_not_ranked(comparison), *differences_worth_reading(comparison)]
+
+
+def _pace_apart(comparison: Comparison) -> float:
+    """How much slower the machine was at its slowest run than at its fastest; 1 where unknown."""
+    paces = [
+        run["training"]["pace_s"]
+        for split in comparison.splits
+        for runs in split["rows"].values()
+        for run in runs
+        if run.get("training") and run["training"].get("pace_s")
+    ]
+    return max(paces) / min(paces) if paces else 1.0
 
 
 def _searches_cut_short(comparison: Comparison) -> list[str]:

@@ -10,7 +10,8 @@ from farzi.errors import SettingsError
 from farzi.experiments import cells as module
 from farzi.experiments.cells import Cells, CompareSettings
 from farzi.experiments.compare import compare
-from farzi.experiments.results import Choice
+from farzi.experiments.pace import Pace
+from farzi.experiments.results import Choice, Run
 from farzi.experiments.rows import load_row
 from farzi.experiments.splits import Split
 from farzi.experiments.store import Store, named_by
@@ -171,6 +172,18 @@ def test_looks_grow_rarer(split):
     assert steps[:3] == [10, 20, 30]
     assert all(gap == max(10, int(0.2 * step)) for step, gap in zip(steps, gaps[:-1], strict=False))
     assert run.training.stopped == "cap"
+
+
+def test_a_run_takes_the_pace_of_its_machine_beside_its_own_time(split, monkeypatch):
+    """The fixed piece of training changes nothing of what the run learns."""
+    row = load_row("random")
+    run, _ = Cells(split, QUICK).scored("random", row)
+    assert 0 < run.training.pace_s < 1
+    monkeypatch.setattr(Pace, "take", lambda self: None)
+    other, _ = Cells(split, QUICK).scored("random", row)
+    assert other.training.pace_s is None
+    assert (other.training.loss, other.metrics) == (run.training.loss, run.metrics)
+    assert Run.from_json(run.to_json()) == run
 
 
 def test_a_constant_schedule_is_no_part_of_a_name(split):

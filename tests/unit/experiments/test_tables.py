@@ -1,7 +1,9 @@
 """One renderer: the same cells on a terminal and in Markdown, every rate in percent."""
 
 import io
+from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from farzi.experiments.tables import full_grids, markdown, notes, summary_grid, terminal
@@ -48,6 +50,20 @@ def test_what_cannot_be_ranked_or_learnt_is_said_once_for_all_rows():
     nothing = dict.fromkeys(("nothing_to_rank", "targets_without_training"), 0)
     for quiet in ({}, {"users": 40, **nothing}):
         assert not [x for x in notes(compared([run("full", counts=quiet)])) if " test " in x]
+
+
+@pytest.mark.parametrize(
+    ("paces", "said"),
+    [((0.002, 0.003), "up to 1.5 times slower"), ((0.002, 0.0024), ""), ((None, 0.003), "")],
+)
+def test_a_machine_that_was_slower_at_some_runs_is_told_of(paces, said):
+    runs = [
+        run(row, training=replace(training(), pace_s=pace))
+        for row, pace in zip(("full", "farzi"), paces, strict=True)
+    ]
+    told = "".join(line for line in notes(compared(runs)) if "slower" in line)
+    assert said in told
+    assert bool(said) == bool(told)
 
 
 def test_a_row_without_a_result_shows_none():
