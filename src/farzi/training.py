@@ -257,10 +257,17 @@ def _device_of(part: Tensor | FactoredTokens) -> torch.device:
 
 def _taken(part: Tensor | FactoredTokens, positions: Tensor) -> Tensor | FactoredTokens:
     """Tokens or labels of a batch at these positions of each row, (B, L)."""
-    rows = torch.arange(len(positions), device=positions.device)[:, None]
     if isinstance(part, FactoredTokens):
-        return replace(part, latent=part.latent[rows, positions])
-    return part[rows, positions]
+        return replace(part, latent=_rows_of(part.latent, positions))
+    return _rows_of(part, positions)
+
+
+def _rows_of(values: Tensor, positions: Tensor) -> Tensor:
+    """The (B, L, ...) `values` at `positions`, copied a place at a time, not an element."""
+    length = values.shape[1]
+    first = length * torch.arange(len(positions), device=positions.device)
+    flat = (first[:, None] + positions).flatten()
+    return values.flatten(0, 1).index_select(0, flat).view_as(values)
 
 
 def _epoch_slice(num: int, batch_size: int, seed: int, step: int) -> np.ndarray:
