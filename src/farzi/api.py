@@ -186,7 +186,7 @@ def train(
         schedule: of the step size: `constant`; or `linear`, which falls to nothing at `max_steps`,
             where it ends, since the loss often falls until then.
         shift: on an artifact with labels: places by which half of its rows are moved at most at a
-            step, anew each time. It helps where a few long rows stand for much data.
+            step, anew each time. It may help where a few long rows stand for much data.
         patience: looks without improvement after which it stops, where the step size is constant.
         seed: of the weights and the batches.
         device: `auto`, `cpu`, `cuda` or a torch device.

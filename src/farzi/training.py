@@ -204,8 +204,7 @@ class Shifted:
         seed: of what is drawn.
 
     Cost:
-        A copy of the batch at every step: with labels of a large vocabulary a fifth to a half of
-        the step's time.
+        A copy of the batch at every step, labels included.
 
     Example:
         >>> import torch

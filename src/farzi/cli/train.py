@@ -68,7 +68,7 @@ def train(
         max_steps: the cap.
         schedule: of the step size; linear: it falls to nothing at --max-steps, where training ends.
         shift: on an artifact with labels: places by which half of its rows are moved at most at a
-            step, anew each time; it helps where a few long rows stand for much data.
+            step, anew each time; it may help where a few long rows stand for much data.
         patience: looks without improvement after which it stops, where the step size is constant.
         force: replace weights that are there.
 

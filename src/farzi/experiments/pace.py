@@ -17,9 +17,9 @@ __all__ = ["Pace"]
 class Pace:
     """Processor seconds of a fixed piece of training, taken again and again beside a run.
 
-    Processor time leaves out what other processes compute, but not that they share caches and
-    memory: beside a second run a step has been seen to take twice as long. Rows of one table may be
-    trained hours apart, so each run says how fast its machine was.
+    Processor time leaves out what other processes compute, but machines differ: the same training
+    has taken twice as long on one as on another. Rows of one table may be trained on several, so
+    each run says how fast its machine was.
 
     Example:
         >>> from farzi.experiments.pace import Pace
