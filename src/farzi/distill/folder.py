@@ -31,6 +31,7 @@ from farzi.distill.distiller import DistillState, Record
 from farzi.distill.problem import Member
 from farzi.distill.routine import Routine
 from farzi.distill.sealed import digest_of, load_sealed, save_sealed, write_text
+from farzi.distill.settings import YOUNGER
 from farzi.errors import DataError, RunLockedError, SettingsError
 from farzi.metagrad import Optimizer
 from farzi.metagrad.update import state_names
@@ -51,14 +52,6 @@ OnRecord: TypeAlias = Callable[[Record], None]
 
 RECORD = "settings.json"
 LOCK = "run.lock"
-YOUNGER: Mapping[str, Any] = {
-    "settings.dtype": "auto",
-    "settings.inner.dropout": 0.0,
-    "settings.routine.dropouts": [],
-    "settings.teachers.schedule": "constant",
-    "settings.teachers.student": "",
-}
-"""Settings that records of earlier versions do not name, and what they were then."""
 
 
 # ------------------------------------------------------------------------- whose the folder is
@@ -90,7 +83,7 @@ def check_claim(folder: Path, identity: Mapping[str, Any], resume: bool) -> None
     if not isinstance(before, dict):
         raise DataError(f"--resume: {record}: holds no settings.")
     now = _flat(identity)
-    was = {name: value for name, value in YOUNGER.items() if name in now} | _flat(before)
+    was = {name: value for name, value in _younger().items() if name in now} | _flat(before)
     for name, value in now.items():
         if name not in was:
             raise SettingsError(f"--resume: {record}: `{name}` is missing.")
@@ -133,6 +126,12 @@ def _check_writable(folder: Path) -> None:
         raise SettingsError(f"--out {folder}: {there} is not a folder.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise SettingsError(f"--out {folder}: {there} cannot be written to.")
+
+
+def _younger() -> dict[str, Any]:
+    """Settings that a record may lack, as `_flat` names them."""
+    groups = {name: dict(values) for name, values in YOUNGER.items() if name}
+    return _flat({"settings": {**YOUNGER[""], **groups}})
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ __all__ = [
     "ADJOINTS",
     "CHOICES",
     "OPTIMIZERS",
+    "YOUNGER",
     "DistillSettings",
     "InnerSettings",
     "OuterSettings",
@@ -36,6 +37,14 @@ __all__ = [
     "TeacherSettings",
     "WrongSettingsError",
 ]
+
+YOUNGER: Mapping[str, Mapping[str, Any]] = {
+    "": {"dtype": "auto"},
+    "teachers": {"schedule": "constant", "student": ""},
+    "inner": {"dropout": 0.0},
+    "routine": {"dropouts": []},
+}
+"""Settings that records of earlier versions do not name, by group, and what they were then."""
 
 OPTIMIZERS: Kinds[Optimizer] = Kinds(
     "inner optimiser",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from farzi.data.files import write_text
+from farzi.distill.settings import YOUNGER
 from farzi.errors import DataError
 
 __all__ = [
@@ -54,10 +55,8 @@ def source_hash() -> str:
 
 
 _LATER: Mapping[str, Mapping[str, Any]] = {
-    "": {"schedule": "constant", "dtype": "auto", "shift": 0},
-    "teachers": {"schedule": "constant", "student": ""},
-    "inner": {"dropout": 0.0},
-    "routine": {"dropouts": []},
+    **YOUNGER,
+    "": {**YOUNGER[""], "schedule": "constant", "shift": 0},  # those of a `Choice` besides
 }
 
 

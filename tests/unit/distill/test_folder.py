@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from farzi.distill import distill, sealed
-from farzi.distill.folder import YOUNGER
+from farzi.distill.folder import _younger
 from farzi.errors import DataError, FarziError, SettingsError
 from toy import SMALL, toy_data
 
@@ -91,7 +91,7 @@ def test_a_run_of_an_earlier_version_goes_on(run, tmp_path):
     folder = copy_of(run, tmp_path)
     record = folder / "settings.json"
     settings = json.loads(record.read_text())
-    for name in YOUNGER:
+    for name in _younger():
         settings = json.loads(without(*name.split("."))(json.dumps(settings)))
     record.write_text(json.dumps(settings))
     dropping = replace(SMALL, inner=replace(SMALL.inner, dropout=0.1))
