@@ -239,16 +239,14 @@ def seconds_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
         if group.comparison is None:
             continue
         full = group.comparison.row("full")
-        reached = {each.share: each.seconds for each in row.reached}
-        on_full = {each.share: each.seconds for each in full.reached}
         rows.append(
             (
                 f"{group.source} {group.title}: {row.name}",
                 seconds(full.seconds),
                 seconds(row.seconds),
-                seconds(on_full.get(0.95)),
-                seconds(reached.get(0.95)) or "never",
-                seconds(reached.get(1.0)) or "never",
+                seconds(_seconds_to(full, 0.95)),
+                seconds(_seconds_to(row, 0.95)) or "never",
+                seconds(_seconds_to(row, 1.0)) or "never",
                 f"{4 * group.events / 1e3:,.0f}",
                 f"{row.bytes / 1e3:,.0f}",
             )
@@ -258,11 +256,8 @@ def seconds_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
 
 def _pays_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
     """When the chosen rows pay, and real rows with the same labels beside them."""
-    head, rows = break_even_grid([]).head, []
-    for _, group, row in chosen:
-        shown = {f"{group.source} {group.title}: {name}" for name in (row.name, "random-soft")}
-        rows += [cells for cells in break_even_grid([group]).rows if cells[0] in shown]
-    return Grid(head, tuple(rows))
+    grids = [break_even_grid([group], (row.name, "random-soft")) for _, group, row in chosen]
+    return Grid(break_even_grid([]).head, tuple(line for grid in grids for line in grid.rows))
 
 
 def overview_grid(groups: Sequence[Group]) -> Grid:
@@ -284,7 +279,6 @@ def overview_grid(groups: Sequence[Group]) -> Grid:
     )
     rows = []
     for group, comparison, row in _distilled(groups):
-        reached = {each.share: each.seconds for each in row.reached}
         rows.append(
             (
                 f"{group.source} {group.title}: {row.name}",
@@ -297,8 +291,8 @@ def overview_grid(groups: Sequence[Group]) -> Grid:
                 f"{4 * group.events / 1e3:,.0f}",
                 seconds(row.seconds),
                 times(row.faster),
-                seconds(reached.get(0.95)) or "never",
-                seconds(reached.get(1.0)) or "never",
+                seconds(_seconds_to(row, 0.95)) or "never",
+                seconds(_seconds_to(row, 1.0)) or "never",
                 str(row.num_runs),
             )
         )
@@ -361,6 +355,11 @@ def _distilled(groups: Sequence[Group]) -> Iterator[tuple[Group, Comparison, Row
             for row in group.comparison.rows:
                 if row.name in group.distil_s:
                     yield group, group.comparison, row
+
+
+def _seconds_to(row: RowResult, share: float) -> float | None:
+    """Seconds until a share of full data's quality; None where no run came there."""
+    return {each.share: each.seconds for each in row.reached}.get(share)
 
 
 def _ratio(comparison: Comparison, row: str, metric: str = "mean") -> float | None:

@@ -6,7 +6,7 @@ Every rate (HR, nDCG, MRR, AUC, accuracy) is shown in percent; JSON has fraction
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -238,8 +238,13 @@ def rich_table(grid: Grid) -> Table:
     return table
 
 
-def break_even_grid(groups: Sequence[Group]) -> Grid:
-    """After how many trainings each row was worth making, by source and size."""
+def break_even_grid(groups: Sequence[Group], only: Collection[str] = ()) -> Grid:
+    """After how many trainings each row was worth making, by source and size.
+
+    Args:
+        groups: the groups.
+        only: names of the rows that are shown; empty: all.
+    """
     head = (
         "",
         "s to make",
@@ -263,6 +268,7 @@ def break_even_grid(groups: Sequence[Group]) -> Grid:
         )
         for group in groups
         for each in break_even(group)
+        if not only or each.row in only
     ]
     return Grid(head, tuple(rows))
 
