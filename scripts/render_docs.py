@@ -57,7 +57,14 @@ from farzi.experiments.pages import (
     index_parts,
     of_teachers,
 )
-from farzi.experiments.tables import markdown, number, seconds, times, trainings
+from farzi.experiments.tables import (
+    markdown,
+    number,
+    ratio_interval,
+    seconds,
+    times,
+    trainings,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -158,7 +165,7 @@ def draw_document(path: Path, root: Path, *, write: bool) -> bool:
 
 def render_overview(root: Path, name: str) -> str:
     """Return a line for each source and size, of the row that validation chooses."""
-    head = ["", "sequences", "of full", "teachers", "s on full data", "s distilled"]
+    head = ["", "sequences", "of full", "students", "teachers", "s on full data", "s distilled"]
     head += ["pays after", "bytes"]
     lines = [table_line(head), table_line(["---", *("---:" for _ in head[1:])])]
     for experiment, group, few in chosen_rows(collected(root)):
@@ -167,7 +174,8 @@ def render_overview(root: Path, name: str) -> str:
         cells = [
             f"[{group.source} {group.title}](docs/results/{experiment}.md)",
             f"{full.sequences:,} → {few.sequences:,}",
-            f"{ratios[few.name]['mean']:.3f} ({few.num_runs})",
+            f"{ratios[few.name]['mean']:.3f} {ratio_interval(group.comparison, few.name)}".strip(),
+            str(few.num_runs),
             number(of_teachers(group, few)),
             *(seconds(row.seconds) for row in (full, few)),
             trainings(pays[few.name]),

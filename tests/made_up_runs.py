@@ -17,9 +17,9 @@ def run(row, split=0, seed=0, metrics=None, per_user=None, **kwargs):
     return Run(row, split, seed, 5, 100, 400, metrics or RANKING, users, **values)
 
 
-def compared(runs, task="recommend", splits=(0,)):
+def compared(runs, task="recommend", splits=(0,), **kwargs):
     order = dict.fromkeys(run.row for run in runs)
     tests = dict.fromkeys(splits, 2)
     return compare_runs(
-        runs, task=task, protocol_line="toy", order=list(order), test_sequences=tests
+        runs, task=task, protocol_line="toy", order=list(order), test_sequences=tests, **kwargs
     )

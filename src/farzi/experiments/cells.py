@@ -17,7 +17,7 @@ from farzi.experiments.results import Choice, Run
 from farzi.experiments.rows import ROWS
 from farzi.experiments.rows.base import Fixed, Row, Sample
 from farzi.experiments.splits import Split
-from farzi.experiments.store import RESULT_FORMAT, Store, named_by
+from farzi.experiments.store import RESULT_FORMAT, Store, key_of, named_by
 from farzi.experiments.students import Limits, fixed_run, scored_run, train_student
 from farzi.experiments.tuning import Axes, Search, Try, search
 from farzi.training import Schedule
@@ -141,6 +141,8 @@ class Cells:
         tries: where the tries of unfinished searches are kept.
         code: what of the code results depend on.
         device: where to compute.
+        tuned_by: cells of another split, whose choices are used here; None: rows are tuned on this
+            one.
     """
 
     split: Split
@@ -149,6 +151,7 @@ class Cells:
     tries: Store = field(default_factory=Store)
     code: str = f"format {RESULT_FORMAT}"
     device: torch.device | str = "cpu"
+    tuned_by: Cells | None = None
 
     def __post_init__(self) -> None:
         self._built: tuple[str, int, Sample | Fixed] | None = None
@@ -175,20 +178,30 @@ class Cells:
 
     def tune_identity(self, name: str, row: Row) -> dict[str, Any]:
         """All that a row's choice depends on."""
+        if self.tuned_by is not None:
+            return self.tuned_by.tune_identity(name, row)
+        return {**self.identity("tune", name, row), **self._tuning(row)}
+
+    def _tuning(self, row: Row) -> dict[str, Any]:
+        """What is tried of a row, and how long."""
         axes = {axis: list(values) for axis, values in self.settings.axes(row, self.split).items()}
-        budget = {"tune_seconds": self.settings.tune_seconds}
-        return {**self.identity("tune", name, row), "axes": axes, **budget}
+        return {"axes": axes, "tune_seconds": self.settings.tune_seconds}
 
     def score_identity(self, name: str, row: Row, seed: int) -> dict[str, Any]:
         """All that a scored student, or a model as it is, depends on."""
+        values = self.identity("score", name, row)
         if not row.trained:
-            return self.identity("score", name, row)
-        return {**self.tune_identity(name, row), "kind": "score", "seed": seed}
+            return values
+        if self.tuned_by is not None:
+            values["tuned_by"] = key_of(self.tuned_by.tune_identity(name, row))
+        return {**values, **self._tuning(row), "seed": seed}
 
     # ---------------------------------------------------------------------------------- pieces
 
     def tuned(self, name: str, row: Row, tell: Tell = lambda note: None) -> tuple[Search, bool]:
         """The row's search, and whether it was there already."""
+        if self.tuned_by is not None:
+            return self.tuned_by.tuned(name, row, tell)
 
         def make() -> Mapping[str, Any]:
             found = search(

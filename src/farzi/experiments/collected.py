@@ -1,13 +1,13 @@
 """An experiment's finished cells, put together: comparisons, what distilling cost, rankings.
 
-Reads `plan.json` and the cells alone: neither the source nor torch.
+Reads `plan.json` and the cells alone, not the source.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,7 @@ class Group:
             source.
         losses: by distilled row, fresh students' validation loss before the first outer step and
             at the best one, a pair a split.
+        tuned_on: the split whose validation chose for all; None: each split has its own.
     """
 
     source: str
@@ -97,6 +98,7 @@ class Group:
     paper: float | None = None
     label: str = ""
     losses: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    tuned_on: int | None = None
 
     @property
     def title(self) -> str:
@@ -196,6 +198,7 @@ def _group(values: Mapping[str, Any], kept: Path) -> Group:
         paper=values.get("paper"),
         label=values.get("label", ""),
         losses=losses,
+        tuned_on=values.get("tuned_on"),
     )
 
 
@@ -212,7 +215,22 @@ def _comparison(
         test_sequences={seed: number for seed, number in tests.items() if seed in done},
         clock=CLOCK,
         searches=searches,
+        tuned_on=values.get("tuned_on"),
+        lead=_lead(runs, [cell["row"] for cell in values["cells"] if cell["kind"] == "distill"]),
     )
+
+
+def _lead(runs: Sequence[Run], distilled: Sequence[str]) -> str:
+    """The row that others are held against: `farzi`, or of the distilled ones the best."""
+    losses: dict[str, list[float]] = {}
+    splits: dict[str, set[int]] = {}
+    for run in runs:
+        if run.row in distilled and run.training is not None:
+            losses.setdefault(run.row, []).append(run.training.loss)
+            splits.setdefault(run.row, set()).add(run.split_seed)
+    if "farzi" in losses or not losses:
+        return "farzi"
+    return min(losses, key=lambda row: (-len(splits[row]), statistics.fmean(losses[row])))
 
 
 def break_even(group: Group) -> list[BreakEven]:

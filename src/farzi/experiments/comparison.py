@@ -115,6 +115,9 @@ class Comparison:
         rows: what each row scored and cost.
         ratios: by row, its headline metrics over full data's, perplexity the other way round, and
             the `mean` of these.
+        ratio_intervals: by row, the bounds of the 95 % bootstrap interval of that mean: test users
+            are drawn anew on every split, the same for both rows. Where scores of users make up the
+            metric, which is so for ranking; it says nothing of other students or splits.
         paired: differences over the same users.
         splits: the same ratios by split, and every run.
         clock: what the seconds are.
@@ -125,6 +128,7 @@ class Comparison:
     protocol_line: str
     rows: tuple[RowResult, ...]
     ratios: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    ratio_intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     paired: tuple[Difference, ...] = ()
     task: str = ""
     split_seeds: tuple[int, ...] = ()
@@ -177,6 +181,9 @@ class Comparison:
             protocol_line=values["protocol_line"],
             rows=tuple(_row_from_json(row) for row in values["rows"]),
             ratios=values.get("ratios", {}),
+            ratio_intervals={
+                row: (low, high) for row, (low, high) in values.get("ratio_intervals", {}).items()
+            },
             paired=tuple(Difference(**pair) for pair in values.get("paired", ())),
             task=values.get("task", ""),
             split_seeds=tuple(values.get("split_seeds", ())),
@@ -205,6 +212,8 @@ def compare_runs(
     test_sequences: Mapping[int, int],
     clock: str = "",
     searches: Mapping[tuple[str, int], Search] | None = None,
+    tuned_on: int | None = None,
+    lead: str = "farzi",
 ) -> Comparison:
     """Put finished runs side by side.
 
@@ -217,11 +226,13 @@ def compare_runs(
         test_sequences: test users or sentences by split.
         clock: what the seconds are.
         searches: how the settings of rows were chosen, by row and split, where that is known.
+        tuned_on: the split whose search chose for all; None: each split has its own.
+        lead: the row whose differences from the others are told.
     """
     names = [name for name in order if any(run.row == name for run in runs)]
     of_row = {name: [run for run in runs if run.row == name] for name in names}
     headline = headline_metrics(task)
-    rows = tuple(_row_result(name, of_row, searches or {}) for name in names)
+    rows = tuple(_row_result(name, of_row, searches or {}, tuned_on) for name in names)
     results = {row.name: of_row[row.name] for row in rows if row.finished}
     return Comparison(
         protocol_line=protocol_line,
@@ -230,7 +241,8 @@ def compare_runs(
         test_sequences=tuple(test_sequences.values()),
         rows=rows,
         ratios=_ratios(results, headline),
-        paired=tuple(_differences(results, (*headline, "loss"))),
+        ratio_intervals=_ratio_intervals(results, headline),
+        paired=tuple(_differences(results, (*headline, "loss"), lead)),
         splits=tuple(_by_split(of_row, headline, seed) for seed in test_sequences),
         clock=clock,
         counts=tuple(_counts(runs, seed) for seed in test_sequences),
@@ -244,7 +256,10 @@ def _counts(runs: Sequence[Run], split_seed: int) -> Mapping[str, int]:
 
 
 def _row_result(
-    name: str, of_row: Mapping[str, list[Run]], searches: Mapping[tuple[str, int], Search]
+    name: str,
+    of_row: Mapping[str, list[Run]],
+    searches: Mapping[tuple[str, int], Search],
+    tuned_on: int | None,
 ) -> RowResult:
     runs = of_row[name]
     trained = [run.training for run in runs if run.training is not None]
@@ -268,6 +283,7 @@ def _row_result(
         chosen=tuple(
             {"split_seed": seed, **asdict(choice), **_effort(searches.get((name, seed)))}
             for seed, choice in chosen.items()
+            if tuned_on is None or seed == tuned_on
         ),
         stopped=tuple(sorted({each.stopped for each in trained})),
         finished=all(_is_finished(run, of_row) for run in runs),
@@ -353,6 +369,41 @@ def _ratios(
     return ratios
 
 
+def _ratio_intervals(
+    of_row: Mapping[str, list[Run]], headline: tuple[str, ...], num_resamples: int = 2000
+) -> dict[str, tuple[float, float]]:
+    """Bounds of each row's mean ratio to full data, over draws of the test users."""
+    full = _scores_of_users(of_row.get("full", []), headline)
+    draws = {}
+    for seed, scores in full.items():
+        users = len(scores)
+        generator = np.random.default_rng(seed)
+        draws[seed] = generator.multinomial(users, np.full(users, 1 / users), num_resamples) / users
+    intervals = {}
+    for name, runs in of_row.items():
+        own = _scores_of_users(runs, headline)
+        if name == "full" or not own or not own.keys() <= full.keys():
+            continue
+        mean, of_full = (
+            np.mean([draws[seed] @ scores[seed] for seed in own], axis=0) for scores in (own, full)
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratios = (mean / of_full).mean(axis=1)
+        if np.isfinite(ratios).all():
+            low, high = np.quantile(ratios, [0.025, 0.975])
+            intervals[name] = (float(low), float(high))
+    return intervals
+
+
+def _scores_of_users(
+    runs: Iterable[Run], metrics: Sequence[str]
+) -> dict[int, npt.NDArray[np.float64]]:
+    """By split, (B, M): each test user's scores, the mean over the row's students."""
+    known = [run for run in runs if all(metric in run.per_user for metric in metrics)]
+    of_metrics = [_of_users(known, metric) for metric in metrics]
+    return {seed: np.stack([each[seed] for each in of_metrics], axis=1) for seed in of_metrics[0]}
+
+
 def _mean_over_splits(runs: Iterable[Run], metric: str) -> float:
     by_split: dict[int, list[float]] = {}
     for run in runs:
@@ -360,14 +411,16 @@ def _mean_over_splits(runs: Iterable[Run], metric: str) -> float:
     return statistics.fmean(statistics.fmean(values) for values in by_split.values())
 
 
-def _differences(of_row: Mapping[str, list[Run]], metrics: tuple[str, ...]) -> Iterable[Difference]:
-    """Farzi less each other row: users' means over seeds, users of all splits together."""
+def _differences(
+    of_row: Mapping[str, list[Run]], metrics: tuple[str, ...], lead: str
+) -> Iterable[Difference]:
+    """A row less each other one: users' means over seeds, users of all splits together."""
     from farzi.metrics import paired_bootstrap
 
     for name, metric in itertools.product(of_row, metrics):
-        if name == "farzi" or "farzi" not in of_row:
+        if name == lead or lead not in of_row:
             continue
-        first, second = _of_users(of_row["farzi"], metric), _of_users(of_row[name], metric)
+        first, second = _of_users(of_row[lead], metric), _of_users(of_row[name], metric)
         both = [seed for seed in first if seed in second]
         if not both:
             continue
@@ -375,7 +428,7 @@ def _differences(of_row: Mapping[str, list[Run]], metrics: tuple[str, ...]) -> I
             np.concatenate([first[seed] for seed in both]),
             np.concatenate([second[seed] for seed in both]),
         )
-        yield Difference("farzi", name, metric, interval.difference, interval.low, interval.high)
+        yield Difference(lead, name, metric, interval.difference, interval.low, interval.high)
 
 
 def _of_users(runs: list[Run], metric: str) -> dict[int, npt.NDArray[np.float64]]:

@@ -19,6 +19,7 @@ from farzi.experiments.tables import (
     notes,
     number,
     ranking_grid,
+    ratio_interval,
     seconds,
     settings_of,
     spread,
@@ -61,7 +62,8 @@ def experiment_page(found: Collected) -> str:
             parts.append("*Not run yet.*")
         if group.comparison is not None:
             parts += [markdown(group.comparison), _list(_reading(group.comparison))]
-            parts.append("How students were trained, as tuned on validation:")
+            of_split = "" if group.tuned_on is None else f" of split {group.tuned_on}, for all"
+            parts.append(f"How students were trained, as tuned on validation{of_split}:")
             parts.append(markdown_grid(_choice_grid(group.comparison)))
         for title, grid in (
             ("When making a row pays, in trainings of a student:", break_even_grid([group])),
@@ -191,6 +193,7 @@ def glance_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
     head = (
         "",
         "of full",
+        "95 % interval",
         "HR@10 or accuracy of full",
         "the paper's",
         "teachers",
@@ -202,6 +205,7 @@ def glance_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
         (
             f"[{group.source} {group.title}]({name}.md): {row.name}",
             number(_ratio(comparison, row.name)),
+            ratio_interval(comparison, row.name),
             number(_ratio(comparison, row.name, PAPERS_METRIC[group.task])),
             number(group.paper),
             number(of_teachers(group, row)),
@@ -332,13 +336,13 @@ def _shortfalls(group: Group) -> list[str]:
 
 
 def _slow_or_misleading(group: Group) -> list[str]:
-    """Rows that save nothing, that beat farzi, or whose ranking says nothing."""
+    """Rows that save nothing, that beat the distilled ones, or whose ranking says nothing."""
     never = [each.row for each in break_even(group) if each.earliest is None]
     found = [f"never pays, since full data train as fast: {', '.join(never)}"] if never else []
     for pair in () if group.comparison is None else group.comparison.paired:
         worse = pair.low > 0 if pair.metric == "loss" else pair.high < 0
         if worse and pair.b.endswith(("-soft", "start")):
-            found.append(f"farzi is behind {pair.b} in {pair.metric}, {interval(pair)}")
+            found.append(f"{pair.a} is behind {pair.b} in {pair.metric}, {interval(pair)}")
     chance = [
         f"{each.row} {each.tau:.2f} [{each.low:.2f}, {each.high:.2f}]"
         for each in group.rankings

@@ -160,6 +160,7 @@ def plan_cells(experiment: Experiment, places: Places) -> tuple[list[Cell], dict
                 "events": bench.data.train.num_tokens,
                 "rows": list(experiment.rows),
                 "paper": experiment.paper.get(bench.size),
+                "tuned_on": experiment.tuned_on,
                 "test_sequences": {},
                 "cells": [],
             },
@@ -213,7 +214,8 @@ def _cells_of(bench: Workbench) -> Iterator[Cell]:
             continue
         if row.trained:
             tuned = cell("tune", name, 0, cells.tune_identity(name, row), *before)
-            yield tuned
+            if cells.tuned_by is None:
+                yield tuned
             before = [*before, tuned]
         for seed in range(bench.experiment.seeds if row.trained else 1):
             yield cell("score", name, seed, cells.score_identity(name, row, seed), *before)

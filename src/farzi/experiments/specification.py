@@ -62,6 +62,7 @@ class Experiment:
         variants: further distilled rows, by name: settings of the distillation that they change.
             One that changes `student` is distilled for that one, and scored by the experiment's.
         compare: how rows are tuned.
+        tuned_on: the split that rows are tuned on, for all splits; None: on each split for itself.
         search: a search to rank on every row, in place of a comparison.
         overview: whether its rows stand in the overview of all results; not so for many small
             changes of one thing, which have a page of their own.
@@ -81,6 +82,7 @@ class Experiment:
     distill: Mapping[str, Any] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     compare: CompareSettings = field(default_factory=CompareSettings)
+    tuned_on: int | None = None
     search: SearchSettings | None = None
     overview: bool = True
     paper: Mapping[str, float] = field(default_factory=dict)
@@ -95,6 +97,12 @@ class Experiment:
                 raise SettingsError(f"{self.name}: unknown row {row!r}{_closest(row, known)}")
         if clash := sorted(set(self.variants) & set(ROWS)):
             raise SettingsError(f"{self.name}: variant {clash[0]!r} is the name of a row already.")
+        if self.tuned_on is not None and self.tuned_on not in self.splits:
+            splits = ", ".join(map(str, self.splits))
+            raise SettingsError(
+                f"{self.name}: `tuned_on` must be one of the splits {splits}, "
+                f"got {self.tuned_on!r}."
+            )
         if self.search is not None and "full" not in self.rows:
             raise SettingsError(f"{self.name}: a search needs the row `full` to be held against.")
 

@@ -24,6 +24,7 @@ __all__ = [
     "markdown_grid",
     "notes",
     "ranking_grid",
+    "ratio_interval",
     "rich_table",
     "settings_of",
     "summary_grid",
@@ -102,7 +103,10 @@ def full_grids(comparison: Comparison) -> list[Grid]:
         name: {metric: number(value) for metric, value in values.items()}
         for name, values in comparison.ratios.items()
     }
-    for title, cells in (("farzi less", differences), ("of full", ratios)):
+    for name in comparison.ratio_intervals:
+        ratios[name]["95 % interval"] = ratio_interval(comparison, name)
+    lead = comparison.paired[0].a if comparison.paired else ""
+    for title, cells in ((f"{lead} less", differences), ("of full", ratios)):
         if cells:
             columns = list(dict.fromkeys(name for row in cells.values() for name in row))
             grids.append(
@@ -125,6 +129,11 @@ def notes(comparison: Comparison) -> list[str]:
             "rates in percent; mean ± standard deviation over "
             f"{comparison.rows[0].num_runs} runs, splits "
             f"{', '.join(map(str, comparison.split_seeds))}; of full: mean ratio to full data"
+        )
+    if comparison.ratio_intervals:
+        lines.append(
+            "intervals: test users drawn anew on each split, the same for both rows; they say "
+            "nothing of other students"
         )
     if comparison.clock:
         lines.append(f"seconds: {comparison.clock}")
@@ -362,6 +371,14 @@ def seconds(value: float | None) -> str:
 def times(value: float | None) -> str:
     """How many times, as `8.1x`; empty where it is not known."""
     return "" if value is None else f"{value:,.1f}x"
+
+
+def ratio_interval(comparison: Comparison, row: str) -> str:
+    """The interval of a row's mean ratio to full data, `[0.971, 1.058]`; empty where unknown."""
+    if row not in comparison.ratio_intervals:
+        return ""
+    low, high = comparison.ratio_intervals[row]
+    return f"[{number(low)}, {number(high)}]"
 
 
 def interval(pair: Difference) -> str:

@@ -194,7 +194,17 @@ class Workbench:
             teacher=None if omega is None else omega.student(student),
             num_bytes=num_bytes,
         )
-        return Cells(split, self.experiment.compare, self.store, Store(self.runs / "tries"))
+        tries = Store(self.runs / "tries")
+        tuned_by = None if self._tuner is None else self._tuner.cells(name)
+        return Cells(split, self.experiment.compare, self.store, tries, tuned_by=tuned_by)
+
+    @functools.cached_property
+    def _tuner(self) -> Workbench | None:
+        """That of the split that rows are tuned on; None where it is this one."""
+        split_seed = self.experiment.tuned_on
+        if split_seed is None or split_seed == self.split_seed:
+            return None
+        return replace(self, split_seed=split_seed)
 
     @property
     def store(self) -> Store:

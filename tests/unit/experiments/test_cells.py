@@ -1,6 +1,7 @@
 """Finished pieces are kept, found again by all they depend on, and taken up after a cut."""
 
 import itertools
+import json
 from dataclasses import asdict, replace
 
 import pytest
@@ -151,6 +152,32 @@ def test_a_result_depends_on_how_it_is_tuned(split, settings):
     assert one != Cells(split, replace(QUICK, **settings)).score_identity("random", row, 0)
     assert one != Cells(split, QUICK).score_identity("random", row, 1)
     assert one != Cells(other_width(split), QUICK).score_identity("random", row, 0)
+
+
+def test_a_row_tuned_on_another_split_depends_on_what_that_one_chose_from(split):
+    """Its own data still count, and nothing is tuned on it."""
+    row = load_row("random")
+    other = replace(split, data=replace(split.data, split_seed=7))
+    alone, there = Cells(other, QUICK), Cells(split, QUICK)
+    lent = Cells(other, QUICK, tuned_by=there)
+    assert lent.tune_identity("random", row) == there.tune_identity("random", row)
+    names = [
+        cells.score_identity("random", row, 0)
+        for cells in (
+            alone,
+            there,
+            lent,
+            Cells(other, QUICK, tuned_by=Cells(other_width(split), QUICK)),
+        )
+    ]
+    assert len({json.dumps(name, sort_keys=True) for name in names}) == 4
+    slow = replace(there, settings=replace(QUICK, lrs=(0.001,)))
+    fast = replace(there, settings=replace(QUICK, lrs=(0.1,)))
+    chosen = [
+        Cells(other, QUICK, tuned_by=tuner).scored("random", row)[0].choice
+        for tuner in (slow, fast)
+    ]
+    assert [choice.lr for choice in chosen] == [0.001, 0.1]
 
 
 def test_random_rows_depend_on_the_seed_of_their_draws(split):

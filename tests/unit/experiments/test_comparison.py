@@ -85,6 +85,76 @@ def test_the_bootstrap_draws_users_for_both_rows_at_once():
     assert (shift.low, shift.high) == (0.25, 0.25)
 
 
+def scores(values):
+    """The same for every headline metric."""
+    return {metric: tuple(values) for metric in HEADLINE}
+
+
+def test_the_interval_of_a_ratio_draws_the_same_users_for_both_rows():
+    """Twice full data's score for every user is a ratio of two, whoever is drawn."""
+    full = run("full", per_user=scores([0.1, 0.2, 0.4]))
+    twice = run("farzi", per_user=scores([0.2, 0.4, 0.8]))
+    low, high = compared([full, twice]).ratio_intervals["farzi"]
+    assert (low, high) == (pytest.approx(2.0), pytest.approx(2.0))
+
+
+def test_the_interval_of_a_ratio_is_that_of_a_slow_bootstrap():
+    """Users drawn one by one, means over two splits of other sizes, one ratio a draw."""
+    generator = np.random.default_rng(3)
+    users = {0: generator.random((40, 4)), 1: generator.random((25, 4))}
+    runs = []
+    for split, values in users.items():
+        named = dict(zip(HEADLINE, values.T, strict=True))
+        other = dict(zip(HEADLINE, (values + generator.random(values.shape)).T, strict=True))
+        runs += [
+            run("full", split=split, per_user=named),
+            run("farzi", split=split, per_user=other),
+        ]
+    found = compared(runs, splits=(0, 1)).ratio_intervals["farzi"]
+    means = {name: [] for name in ("full", "farzi")}
+    for _ in range(4000):
+        drawn = {
+            seed: generator.integers(len(each), size=len(each)) for seed, each in users.items()
+        }
+        for name, kept in means.items():
+            of_splits = [
+                [
+                    np.mean(np.array(one.per_user[metric])[drawn[one.split_seed]])
+                    for metric in HEADLINE
+                ]
+                for one in runs
+                if one.row == name
+            ]
+            kept.append(np.mean(of_splits, axis=0))
+    ratios = (np.array(means["farzi"]) / np.array(means["full"])).mean(axis=1)
+    assert found == pytest.approx(np.quantile(ratios, [0.025, 0.975]), abs=0.03)
+    assert 0.1 < found[1] - found[0] < 1
+
+
+@pytest.mark.parametrize(
+    ("full", "few"),
+    [
+        (scores([0.0, 0.0, 1.0]), scores([1.0, 1.0, 1.0])),  # some draw has a mean of nothing
+        (
+            {"loss": (5.0, 6.0), "accuracy": (0.1, 0.3)},
+            {"loss": (5.0, 6.0), "accuracy": (0.1, 0.3)},
+        ),
+    ],
+)
+def test_no_interval_where_a_ratio_has_none(full, few):
+    """Full data that score nothing in a draw; a text, whose perplexity is no mean of sentences'."""
+    assert compared([run("full", per_user=full), run("farzi", per_user=few)]).ratio_intervals == {}
+
+
+def test_the_best_row_is_held_against_the_others_where_there_is_no_farzi():
+    same = {"HR@10": (0.0, 1.0)}
+    runs = [run(name, per_user=same) for name in ("full", "start", "ids")]
+    assert compared(runs).paired == ()
+    pairs = compared(runs, lead="ids").paired
+    assert [(pair.a, pair.b) for pair in pairs] == [("ids", "full"), ("ids", "start")]
+    assert "| ids less | HR@10 |" in markdown(compared(runs, lead="ids"))
+
+
 def test_users_of_another_split_are_never_paired():
     runs = [
         run("full", split=0, per_user={"HR@10": (0, 1)}),

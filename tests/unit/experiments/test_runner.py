@@ -402,6 +402,31 @@ def test_a_search_is_ranked_on_every_row(toy):
     assert ranking_grid([group]).rows[0][1] == "3"
 
 
+def test_one_split_can_choose_for_all(toy):
+    experiment, places = toy
+    tried = replace(experiment.compare, lrs=(0.05, 0.01))
+    rows = ("full", "random", "start")
+    once = replace(experiment, rows=rows, compare=tried, tuned_on=1)
+    cells, _ = plan_cells(once, places)
+    tuned = [cell for cell in cells if cell.kind == "tune"]
+    assert [(cell.split_seed, cell.row) for cell in tuned] == [
+        (1, "full"), (1, "random"), (1, "start"),
+    ]  # fmt: skip
+    assert run_experiment(once, places, jobs=0).failed == {}
+    (group,) = collect(places.results / "toy").groups
+    assert group.tuned_on == 1
+    for row in group.comparison.rows:
+        assert row.num_runs == 4
+        assert [(choice["split_seed"], choice["tries"]) for choice in row.chosen] == [(1, 2)]
+    page = experiment_page(collect(places.results / "toy"))
+    assert "as tuned on validation of split 1, for all:" in page
+    # the split that chose has the cells of an experiment where each chooses for itself
+    own, _ = plan_cells(replace(once, splits=(1,), tuned_on=None), places)
+    assert {cell.file for cell in own} <= {cell.file for cell in cells}
+    with pytest.raises(SettingsError, match="`tuned_on` must be one of the splits 0, 1, got 2"):
+        replace(experiment, tuned_on=2)
+
+
 def test_rows_of_another_student_are_learnt_by_the_one_in_hand(tmp_path):
     path = tmp_path / "toy.toml"
     text = TOY.format(log=write_log(tmp_path / "toy.tsv"))
