@@ -168,13 +168,13 @@ def render_overview(root: Path, name: str) -> str:
     head = ["", "sequences", "of full", "students", "teachers", "s on full data", "s distilled"]
     head += ["pays after", "bytes"]
     lines = [table_line(head), table_line(["---", *("---:" for _ in head[1:])])]
-    for experiment, group, few in chosen_rows(collected(root)):
-        full, ratios = group.comparison.row("full"), group.comparison.ratios
+    for experiment, group, comparison, few in chosen_rows(collected(root)):
+        full, ratios = comparison.row("full"), comparison.ratios
         pays = {each.row: each.earliest for each in break_even(group)}
         cells = [
             f"[{group.source} {group.title}](docs/results/{experiment}.md)",
             f"{full.sequences:,} → {few.sequences:,}",
-            f"{ratios[few.name]['mean']:.3f} {ratio_interval(group.comparison, few.name)}".strip(),
+            f"{ratios[few.name]['mean']:.3f} {ratio_interval(comparison, few.name)}".strip(),
             str(few.num_runs),
             number(of_teachers(group, few)),
             *(seconds(row.seconds) for row in (full, few)),

@@ -39,7 +39,7 @@ def plots(all_found: Sequence[Collected]) -> dict[str, str]:
         return {}
     papers = [group for group in groups if group.paper is not None] or groups
     files = {"quality-size.svg": _size(papers), "quality-seconds.svg": _seconds(papers)}
-    few = [(group, row.name) for _, group, row in chosen_rows(all_found)][:FIGURE_PANELS]
+    few = [(each.group, each.row.name) for each in chosen_rows(all_found)][:FIGURE_PANELS]
     if few:
         files["few-seconds.svg"] = _few_seconds(few)
     return files

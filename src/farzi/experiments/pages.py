@@ -6,6 +6,7 @@ import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from farzi.experiments.collected import Collected, Group, break_even
 from farzi.experiments.comparison import Comparison, RowResult
@@ -27,6 +28,7 @@ from farzi.experiments.tables import (
 )
 
 __all__ = [
+    "Chosen",
     "chosen_rows",
     "experiment_page",
     "failures",
@@ -48,6 +50,22 @@ bytes of its events.
 ![quality of every row against its size](quality-size.svg)
 
 ![validation loss of every row against seconds of training](quality-seconds.svg)"""
+
+
+class Chosen(NamedTuple):
+    """A distilled row that validation chooses.
+
+    Args:
+        experiment: the name of its experiment.
+        group: its size and student.
+        comparison: the group's, which has full data.
+        row: the row.
+    """
+
+    experiment: str
+    group: Group
+    comparison: Comparison
+    row: RowResult
 
 
 def experiment_page(found: Collected) -> str:
@@ -122,17 +140,17 @@ def overview_groups(all_found: Sequence[Collected]) -> list[Group]:
     ]
 
 
-def chosen_rows(all_found: Sequence[Collected]) -> list[tuple[str, Group, RowResult]]:
+def chosen_rows(all_found: Sequence[Collected]) -> list[Chosen]:
     """The distilled row that validation chooses, for each source and size.
 
     A row counts where full data stand beside it and no limit stopped it. Test scores play no part.
     A row with fewer splits than another is not compared with it: losses of other users differ.
 
     Returns:
-        the experiment's name, the group and the row with the lowest validation loss, the mean of
-        its runs; those at the paper's sizes first.
+        the rows with the lowest validation loss, the mean of their runs; those at the paper's sizes
+        first.
     """
-    best: dict[tuple[str, str], tuple[tuple[int, float], tuple[str, Group, RowResult]]] = {}
+    best: dict[tuple[str, str], tuple[tuple[int, float], Chosen]] = {}
     for found in sorted(all_found, key=_is_not_the_papers):
         for group in found.groups if found.overview else ():
             comparison = group.comparison
@@ -145,7 +163,7 @@ def chosen_rows(all_found: Sequence[Collected]) -> list[tuple[str, Group, RowRes
                 rank = (-len(losses), statistics.fmean(losses))
                 key = (group.source, group.size)
                 if key not in best or rank < best[key][0]:
-                    best[key] = (rank, (found.name, group, row))
+                    best[key] = (rank, Chosen(found.name, group, comparison, row))
     return [chosen for _, chosen in best.values()]
 
 
@@ -188,7 +206,7 @@ def students_grid(groups: Sequence[Group]) -> Grid:
     return Grid(head, tuple(rows))
 
 
-def glance_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
+def glance_grid(chosen: Sequence[Chosen]) -> Grid:
     """The quality of each row that validation chooses, a line for each source and size."""
     head = (
         "",
@@ -213,8 +231,7 @@ def glance_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
             str(len(comparison.validation(row.name))),
             str(row.num_runs),
         )
-        for name, group, row in chosen
-        if (comparison := group.comparison) is not None
+        for name, group, comparison, row in chosen
     ]
     return Grid(head, tuple(rows))
 
@@ -226,7 +243,7 @@ def of_teachers(group: Group, row: RowResult) -> float | None:
     return _ratio(group.comparison, "teachers")
 
 
-def seconds_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
+def seconds_grid(chosen: Sequence[Chosen]) -> Grid:
     """What training on each chosen row and on full data takes, and the bytes of both."""
     head = (
         "",
@@ -239,10 +256,8 @@ def seconds_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
         "kB",
     )
     rows = []
-    for _, group, row in chosen:
-        if group.comparison is None:
-            continue
-        full = group.comparison.row("full")
+    for _, group, comparison, row in chosen:
+        full = comparison.row("full")
         rows.append(
             (
                 f"{group.source} {group.title}: {row.name}",
@@ -258,9 +273,9 @@ def seconds_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
     return Grid(head, tuple(rows))
 
 
-def _pays_grid(chosen: Sequence[tuple[str, Group, RowResult]]) -> Grid:
+def _pays_grid(chosen: Sequence[Chosen]) -> Grid:
     """When the chosen rows pay, and real rows with the same labels beside them."""
-    grids = [break_even_grid([group], (row.name, "random-soft")) for _, group, row in chosen]
+    grids = [break_even_grid([each.group], (each.row.name, "random-soft")) for each in chosen]
     return Grid(break_even_grid([]).head, tuple(line for grid in grids for line in grid.rows))
 
 
@@ -315,20 +330,28 @@ def failures(groups: Sequence[Group]) -> list[str]:
 
 def _shortfalls(group: Group) -> list[str]:
     """Distilled rows that are unfinished, worse than full data, or larger."""
-    rows = [row for _, _, row in _distilled([group])]
-    done = [row for row in rows if row.finished]
-    below, large = [], []
-    for row in done:
-        ratio = None if group.comparison is None else _ratio(group.comparison, row.name)
-        if ratio is not None and ratio < 1:
+    cut = [row.name for _, _, row in _distilled([group]) if not row.finished]
+    below, papers, large = [], [], []
+    for _, comparison, row in _distilled([group]):
+        if not row.finished:
+            continue
+        ratio = _ratio(comparison, row.name)
+        if ratio is not None and round(ratio, 3) < 1:
             below.append(f"{row.name} {ratio:.3f}")
+        ratio = _ratio(comparison, row.name, PAPERS_METRIC[group.task])
+        if ratio is not None and group.paper is not None and ratio < group.paper:
+            papers.append(f"{row.name} {ratio:.3f}")
         if row.bytes > 4 * group.events:
             large.append(f"{row.name} {row.bytes / (4 * group.events):.1f} times")
     return [
         f"{what}{', '.join(names)}"
         for what, names in (
-            ("not finished, so no result: ", [row.name for row in rows if not row.finished]),
+            ("not finished, so no result: ", cut),
             ("below full data on the mean of the headline metrics: ", below),
+            (
+                f"below the paper's {PAPERS_METRIC[group.task]} ratio of {number(group.paper)}: ",
+                papers,
+            ),
             ("more bytes than the events: ", large),
         )
         if names

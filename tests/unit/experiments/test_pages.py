@@ -41,6 +41,14 @@ def test_what_does_not_work_is_a_line_for_each_group():
     )
 
 
+@pytest.mark.parametrize(("paper", "told"), [(0.9, False), (0.91, True)])
+def test_a_ratio_below_the_papers_is_told(paper, told):
+    """Of HR@10 alone, as the paper reports it: the mean of all metrics is no less than it."""
+    lower = RANKING | {"HR@10": RANKING["HR@10"] * 0.9}
+    (line,) = failures([group([run("full"), run("farzi", metrics=lower)], paper=paper)])
+    assert ("below the paper's HR@10 ratio of 0.910: farzi 0.900;" in line) == told
+
+
 def test_where_all_is_well_nothing_is_said():
     quick = training(seconds=1.0, total=2.0)
     assert failures([group([run("full"), run("farzi", training=quick)], events=100)]) == []
@@ -98,14 +106,14 @@ def test_validation_chooses_the_row_of_a_source_and_size_whatever_its_test_score
     alone = Collected("alone", "no full data", (group([run("other", training=training(1.0))]),))
     changes = Collected("changes", "", (group([run("full"), run("b", training=training(1.0))]),))
     found = [Collected("one", "", (group(one),)), Collected("two", "", (group(two),)), alone]
-    ((name, _, row),) = chosen_rows([*found, replace(changes, overview=False)])
+    ((name, _, _, row),) = chosen_rows([*found, replace(changes, overview=False)])
     assert (name, row.name) == ("two", "start")
 
 
 def test_a_row_of_more_splits_is_chosen_before_one_of_fewer():
     runs = [run(row, split) for row in ("full", "farzi") for split in (0, 1)]
     few = group([*runs, run("start", training=training(loss=4.0))])
-    ((_, _, row),) = chosen_rows([Collected("toy", "", (few,))])
+    ((_, _, _, row),) = chosen_rows([Collected("toy", "", (few,))])
     assert row.name == "farzi"
 
 
