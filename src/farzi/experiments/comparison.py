@@ -116,8 +116,9 @@ class Comparison:
         ratios: by row, its headline metrics over full data's, perplexity the other way round, and
             the `mean` of these.
         ratio_intervals: by row, the bounds of the 95 % bootstrap interval of that mean: test users
-            are drawn anew on every split, the same for both rows. Where scores of users make up the
-            metric, which is so for ranking; it says nothing of other students or splits.
+            are drawn anew on every split, the same for both rows, and so are the students of each.
+            Where scores of users make up the metric, which is so for ranking; it says nothing of
+            other splits, and of students no more than two or three of them tell.
         paired: differences over the same users.
         splits: the same ratios by split, and every run.
         clock: what the seconds are.
@@ -372,20 +373,26 @@ def _ratios(
 def _ratio_intervals(
     of_row: Mapping[str, list[Run]], headline: tuple[str, ...], num_resamples: int = 2000
 ) -> dict[str, tuple[float, float]]:
-    """Bounds of each row's mean ratio to full data, over draws of the test users."""
+    """Bounds of each row's mean ratio to full data, over draws of test users and students."""
     full = _scores_of_users(of_row.get("full", []), headline)
-    draws = {}
-    for seed, scores in full.items():
-        users = len(scores)
-        generator = np.random.default_rng(seed)
-        draws[seed] = generator.multinomial(users, np.full(users, 1 / users), num_resamples) / users
+    generator = np.random.default_rng(0)
+    users = {
+        seed: _shares(generator, num_resamples, scores.shape[1]) for seed, scores in full.items()
+    }
+
+    def means(scores: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.float64]:
+        students = _shares(generator, num_resamples, len(scores))
+        of_students = users[seed] @ scores  # (S, R, M)
+        of_draws: npt.NDArray[np.float64] = np.einsum("rs,srm->rm", students, of_students)
+        return of_draws
+
     intervals = {}
     for name, runs in of_row.items():
         own = _scores_of_users(runs, headline)
         if name == "full" or not own or not own.keys() <= full.keys():
             continue
         mean, of_full = (
-            np.mean([draws[seed] @ scores[seed] for seed in own], axis=0) for scores in (own, full)
+            np.mean([means(scores[seed], seed) for seed in own], axis=0) for scores in (own, full)
         )
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = (mean / of_full).mean(axis=1)
@@ -395,13 +402,23 @@ def _ratio_intervals(
     return intervals
 
 
+def _shares(
+    generator: np.random.Generator, num_resamples: int, number: int
+) -> npt.NDArray[np.float64]:
+    """(R, N): how large a share of each draw with replacement each of N things is."""
+    return generator.multinomial(number, np.full(number, 1 / number), num_resamples) / number
+
+
 def _scores_of_users(
     runs: Iterable[Run], metrics: Sequence[str]
 ) -> dict[int, npt.NDArray[np.float64]]:
-    """By split, (B, M): each test user's scores, the mean over the row's students."""
-    known = [run for run in runs if all(metric in run.per_user for metric in metrics)]
-    of_metrics = [_of_users(known, metric) for metric in metrics]
-    return {seed: np.stack([each[seed] for each in of_metrics], axis=1) for seed in of_metrics[0]}
+    """By split, (S, B, M): what each of the row's students scores for each test user."""
+    scores: dict[int, list[npt.NDArray[np.float64]]] = {}
+    for run in runs:
+        if all(metric in run.per_user for metric in metrics):
+            of_metrics = [np.array(run.per_user[metric]) for metric in metrics]
+            scores.setdefault(run.split_seed, []).append(np.stack(of_metrics, axis=1))
+    return {seed: np.stack(each) for seed, each in scores.items()}
 
 
 def _mean_over_splits(runs: Iterable[Run], metric: str) -> float:

@@ -132,8 +132,8 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if comparison.ratio_intervals:
         lines.append(
-            "intervals: test users drawn anew on each split, the same for both rows; they say "
-            "nothing of other students"
+            "intervals: test users drawn anew on each split, the same for both rows; those of "
+            "ratios draw each row's students anew as well"
         )
     if comparison.clock:
         lines.append(f"seconds: {comparison.clock}")

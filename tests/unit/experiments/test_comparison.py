@@ -99,36 +99,32 @@ def test_the_interval_of_a_ratio_draws_the_same_users_for_both_rows():
 
 
 def test_the_interval_of_a_ratio_is_that_of_a_slow_bootstrap():
-    """Users drawn one by one, means over two splits of other sizes, one ratio a draw."""
+    """Users and students drawn one by one, means over two splits of other sizes, a ratio a draw."""
     generator = np.random.default_rng(3)
     users = {0: generator.random((40, 4)), 1: generator.random((25, 4))}
-    runs = []
-    for split, values in users.items():
-        named = dict(zip(HEADLINE, values.T, strict=True))
-        other = dict(zip(HEADLINE, (values + generator.random(values.shape)).T, strict=True))
-        runs += [
-            run("full", split=split, per_user=named),
-            run("farzi", split=split, per_user=other),
-        ]
+    students = {"full": (0.0,), "farzi": (-0.1, 0.1, 0.3)}
+    runs = [
+        run(row, split, seed, per_user=dict(zip(HEADLINE, (values + by).T, strict=True)))
+        for split, values in users.items()
+        for row, more in students.items()
+        for seed, by in enumerate(more)
+    ]
     found = compared(runs, splits=(0, 1)).ratio_intervals["farzi"]
-    means = {name: [] for name in ("full", "farzi")}
+    ratios = []
     for _ in range(4000):
-        drawn = {
-            seed: generator.integers(len(each), size=len(each)) for seed, each in users.items()
-        }
-        for name, kept in means.items():
-            of_splits = [
-                [
-                    np.mean(np.array(one.per_user[metric])[drawn[one.split_seed]])
-                    for metric in HEADLINE
-                ]
-                for one in runs
-                if one.row == name
-            ]
-            kept.append(np.mean(of_splits, axis=0))
-    ratios = (np.array(means["farzi"]) / np.array(means["full"])).mean(axis=1)
-    assert found == pytest.approx(np.quantile(ratios, [0.025, 0.975]), abs=0.03)
-    assert 0.1 < found[1] - found[0] < 1
+        means = {"full": [], "farzi": []}
+        for values in users.values():
+            drawn = values[generator.integers(len(values), size=len(values))].mean(axis=0)
+            for row, more in students.items():
+                means[row].append(drawn + generator.choice(more, size=len(more)).mean())
+        ratios.append((np.mean(means["farzi"], axis=0) / np.mean(means["full"], axis=0)).mean())
+    assert found == pytest.approx(np.quantile(ratios, [0.025, 0.975]), abs=0.02)
+    assert found[1] - found[0] > 0.2
+    alike = [
+        each if each.row == "full" else replace(each, per_user=runs[0].per_user) for each in runs
+    ]
+    users_alone = compared(alike[:4], splits=(0,)).ratio_intervals["farzi"]
+    assert users_alone == (pytest.approx(1.0), pytest.approx(1.0))
 
 
 @pytest.mark.parametrize(
