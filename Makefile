@@ -49,7 +49,7 @@ demo: $(STAMP)
 		--outer-steps 10
 	@echo "[demo] compare"
 	@$(BIN)/python -m farzi compare stdlib-calls --artifact $(DEMO_DIR) --seeds 2 \
-		--rows full random head farzi most-popular --grid-lr 0.01 --grid-dropout 0 0.35 --grid-decay 0 --full-batch 32 \
+		--rows full random farzi most-popular --grid-lr 0.01 --grid-dropout 0 0.35 --grid-decay 0 --full-batch 32 \
 		--patience 6 --tune-seconds 40
 	@echo "$(DEMO_DIR)/artifact"
 	@echo "$(DEMO_DIR)/report.html"

@@ -51,12 +51,8 @@ from typing import Any
 
 from farzi.experiments.collected import Collected, break_even, collect
 from farzi.experiments.comparison import Comparison
-from farzi.experiments.pages import (
-    chosen_rows,
-    experiment_page,
-    index_parts,
-    of_teachers,
-)
+from farzi.experiments.overview import chosen_rows, index_parts, of_teachers
+from farzi.experiments.pages import experiment_page
 from farzi.experiments.tables import (
     markdown,
     number,
@@ -169,12 +165,12 @@ def render_overview(root: Path, name: str) -> str:
     head += ["pays after", "bytes"]
     lines = [table_line(head), table_line(["---", *("---:" for _ in head[1:])])]
     for experiment, group, comparison, few in chosen_rows(collected(root)):
-        full, ratios = comparison.row("full"), comparison.ratios
+        full = comparison.row("full")
         pays = {each.row: each.earliest for each in break_even(group)}
         cells = [
             f"[{group.source} {group.title}](docs/results/{experiment}.md)",
             f"{full.sequences:,} → {few.sequences:,}",
-            f"{ratios[few.name]['mean']:.3f} {ratio_interval(comparison, few.name)}".strip(),
+            f"{number(comparison.ratio(few.name))} {ratio_interval(comparison, few.name)}".strip(),
             str(few.num_runs),
             number(of_teachers(group, few)),
             *(seconds(row.seconds) for row in (full, few)),

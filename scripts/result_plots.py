@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from farzi.experiments.collected import Collected, Group
-from farzi.experiments.pages import chosen_rows, overview_groups
+from farzi.experiments.overview import chosen_rows, overview_groups
 
 COLOURS = {"full": "black", "farzi": "tab:red", "start": "tab:orange", "teachers": "darkgreen"}
 FIGURE_PANELS = 6
@@ -70,9 +70,7 @@ def _size(groups: Sequence[Group]) -> str:
     for axis, group in zip(panels, groups, strict=False):
         comparison, colours = group.comparison, _colours(group)
         for row in comparison.rows:
-            ratio = comparison.ratios.get(row.name, {}).get(
-                "mean", 1.0 if row.name == "full" else 0
-            )
+            ratio = 1.0 if row.name == "full" else comparison.ratio(row.name)
             if row.bytes and ratio:
                 mark = "o" if row.name in group.distil_s else "s" if row.name == "full" else "x"
                 axis.plot(row.bytes / 1e3, ratio, mark, color=colours[row.name], label=row.name)

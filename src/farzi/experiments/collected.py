@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from farzi.errors import DataError
-from farzi.experiments.comparison import Comparison, compare_runs
+from farzi.experiments.comparison import Comparison, RowResult, compare_runs
 from farzi.experiments.ranking import Ranked, Ranking, rank_rows
 from farzi.experiments.results import Run, headline_metrics
 from farzi.experiments.store import read_result
 from farzi.experiments.tuning import Search
 
-__all__ = ["BreakEven", "Collected", "Group", "break_even", "collect"]
+__all__ = ["BreakEven", "Collected", "Group", "break_even", "collect", "distilled_rows"]
 
 CLOCK = "processor time on one thread, looks at validation not counted"
 
@@ -233,6 +233,15 @@ def _lead(runs: Sequence[Run], distilled: Sequence[str]) -> str:
     return min(losses, key=lambda row: (-len(splits[row]), statistics.fmean(losses[row])))
 
 
+def distilled_rows(groups: Sequence[Group]) -> Iterator[tuple[Group, Comparison, RowResult]]:
+    """The rows of groups that were distilled, each with its group and comparison."""
+    for group in groups:
+        if group.comparison is not None:
+            for row in group.comparison.rows:
+                if row.name in group.distil_s:
+                    yield group, group.comparison, row
+
+
 def break_even(group: Group) -> list[BreakEven]:
     """For each row with labels or distilled: after how many trainings it was worth making."""
     if group.comparison is None:
@@ -258,7 +267,7 @@ def break_even(group: Group) -> list[BreakEven]:
                 training_s=row.seconds,
                 full_s=full.seconds,
                 trainings=_trainings(making_s, full.seconds, row.seconds),
-                of_full=group.comparison.ratios.get(name, {}).get("mean"),
+                of_full=group.comparison.ratio(name),
                 equal_s=equal_s,
                 equal_trainings=_trainings(making_s, full.seconds, equal_s),
             )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from farzi.experiments.ratios import ratio_intervals, ratios_to_full
 from farzi.experiments.results import Look, Run, headline_metrics
 from farzi.experiments.tuning import Search
 
@@ -154,6 +155,10 @@ class Comparison:
                 return row
         raise KeyError(name)
 
+    def ratio(self, row: str, metric: str = "mean") -> float | None:
+        """A row's ratio to full data; None where it has none."""
+        return self.ratios.get(row, {}).get(metric)
+
     def curves(self, name: str) -> list[list[Look]]:
         """Every look of every run of a row, split by split."""
         return [
@@ -241,8 +246,8 @@ def compare_runs(
         split_seeds=tuple(test_sequences),
         test_sequences=tuple(test_sequences.values()),
         rows=rows,
-        ratios=_ratios(results, headline),
-        ratio_intervals=_ratio_intervals(results, headline),
+        ratios=ratios_to_full(results, headline),
+        ratio_intervals=ratio_intervals(results, headline),
         paired=tuple(_differences(results, (*headline, "loss"), lead)),
         splits=tuple(_by_split(of_row, headline, seed) for seed in test_sequences),
         clock=clock,
@@ -348,86 +353,6 @@ def _reached(runs: list[Run], of_row: Mapping[str, list[Run]], share: float) -> 
     return Reached(share, statistics.fmean(times) if times else None, len(times))
 
 
-def _ratios(
-    of_row: Mapping[str, list[Run]], headline: tuple[str, ...]
-) -> dict[str, dict[str, float]]:
-    """Each row's metrics over full data's on the same splits, and the mean of these.
-
-    Every split counts alike, also where a row or full data have more students on one of them.
-    """
-    ratios = {}
-    for name, runs in of_row.items():
-        splits = {run.split_seed for run in runs}
-        full = [run for run in of_row.get("full", ()) if run.split_seed in splits]
-        if name == "full" or not full:
-            continue
-        values = {}
-        for metric in headline:
-            mean, of_full = (_mean_over_splits(each, metric) for each in (runs, full))
-            better, worse = (of_full, mean) if metric == "perplexity" else (mean, of_full)
-            values[metric] = better / worse if worse else float("nan")
-        ratios[name] = {**values, "mean": statistics.fmean(values.values())}
-    return ratios
-
-
-def _ratio_intervals(
-    of_row: Mapping[str, list[Run]], headline: tuple[str, ...], num_resamples: int = 2000
-) -> dict[str, tuple[float, float]]:
-    """Bounds of each row's mean ratio to full data, over draws of test users and students."""
-    full = _scores_of_users(of_row.get("full", []), headline)
-    generator = np.random.default_rng(0)
-    users = {
-        seed: _shares(generator, num_resamples, scores.shape[1]) for seed, scores in full.items()
-    }
-
-    def means(scores: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.float64]:
-        students = _shares(generator, num_resamples, len(scores))
-        of_students = users[seed] @ scores  # (S, R, M)
-        of_draws: npt.NDArray[np.float64] = np.einsum("rs,srm->rm", students, of_students)
-        return of_draws
-
-    intervals = {}
-    for name, runs in of_row.items():
-        own = _scores_of_users(runs, headline)
-        if name == "full" or not own or not own.keys() <= full.keys():
-            continue
-        mean, of_full = (
-            np.mean([means(scores[seed], seed) for seed in own], axis=0) for scores in (own, full)
-        )
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = (mean / of_full).mean(axis=1)
-        if np.isfinite(ratios).all():
-            low, high = np.quantile(ratios, [0.025, 0.975])
-            intervals[name] = (float(low), float(high))
-    return intervals
-
-
-def _shares(
-    generator: np.random.Generator, num_resamples: int, number: int
-) -> npt.NDArray[np.float64]:
-    """(R, N): how large a share of each draw with replacement each of N things is."""
-    return generator.multinomial(number, np.full(number, 1 / number), num_resamples) / number
-
-
-def _scores_of_users(
-    runs: Iterable[Run], metrics: Sequence[str]
-) -> dict[int, npt.NDArray[np.float64]]:
-    """By split, (S, B, M): what each of the row's students scores for each test user."""
-    scores: dict[int, list[npt.NDArray[np.float64]]] = {}
-    for run in runs:
-        if all(metric in run.per_user for metric in metrics):
-            of_metrics = [np.array(run.per_user[metric]) for metric in metrics]
-            scores.setdefault(run.split_seed, []).append(np.stack(of_metrics, axis=1))
-    return {seed: np.stack(each) for seed, each in scores.items()}
-
-
-def _mean_over_splits(runs: Iterable[Run], metric: str) -> float:
-    by_split: dict[int, list[float]] = {}
-    for run in runs:
-        by_split.setdefault(run.split_seed, []).append(run.metrics[metric])
-    return statistics.fmean(statistics.fmean(values) for values in by_split.values())
-
-
 def _differences(
     of_row: Mapping[str, list[Run]], metrics: tuple[str, ...], lead: str
 ) -> Iterable[Difference]:
@@ -467,7 +392,7 @@ def _by_split(
     }
     return {
         "split_seed": seed,
-        "ratios": _ratios(here, headline),
+        "ratios": ratios_to_full(here, headline),
         "rows": {
             name: [
                 {

@@ -22,6 +22,7 @@ __all__ = [
     "full_grids",
     "markdown",
     "markdown_grid",
+    "markdown_list",
     "notes",
     "ranking_grid",
     "ratio_interval",
@@ -225,8 +226,8 @@ def markdown(comparison: Comparison, *, summary: bool = False) -> str:
         tables = [markdown_grid(grid) for grid in full_grids(comparison)]
         return "\n\n".join([*tables, comparison.protocol_line])
     table = markdown_grid(summary_grid(comparison))
-    lines = [f"- {line}" for line in differences_worth_reading(comparison)]
-    return "\n".join([table, "", *lines, *([""] if lines else []), comparison.protocol_line])
+    lines = markdown_list(differences_worth_reading(comparison))
+    return "\n".join([table, "", *([lines, ""] if lines else []), comparison.protocol_line])
 
 
 def terminal(comparison: Comparison, *, summary: bool = True) -> list[Table]:
@@ -312,6 +313,11 @@ def markdown_grid(grid: Grid) -> str:
     return "\n".join(_line(cells) for cells in (grid.head, rule, *grid.rows))
 
 
+def markdown_list(lines: Sequence[str]) -> str:
+    """Lines as a list for a document."""
+    return "\n".join(f"- {line}" for line in lines)
+
+
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
@@ -319,7 +325,7 @@ def _line(cells: Sequence[str]) -> str:
 def _of_full(comparison: Comparison, row: RowResult) -> str:
     if not row.finished:
         return "not finished"
-    return number(comparison.ratios.get(row.name, {}).get("mean"))
+    return number(comparison.ratio(row.name))
 
 
 def _score(row: RowResult, metric: str) -> str:

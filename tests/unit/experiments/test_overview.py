@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from farzi.experiments.collected import Collected, Group, break_even
-from farzi.experiments.pages import chosen_rows, failures, index_parts
+from farzi.experiments.overview import chosen_rows, failures, index_parts
 from made_up_runs import RANKING, compared, run, training
 
 WORSE = {name: value * 0.9 for name, value in RANKING.items()}
