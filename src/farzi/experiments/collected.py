@@ -216,6 +216,7 @@ def _comparison(
         clock=CLOCK,
         searches=searches,
         tuned_on=values.get("tuned_on"),
+        test_tokens={int(seed): each for seed, each in values.get("test_tokens", {}).items()},
         lead=_lead(runs, [cell["row"] for cell in values["cells"] if cell["kind"] == "distill"]),
     )
 

@@ -76,6 +76,11 @@ def compare(
         order=list(names),
         test_sequences={split.seed: len(split.data.test) for split in splits},
         clock=clock_name(device),
+        test_tokens={
+            split.seed: split.data.test.lengths.tolist()
+            for split in splits
+            if split.data.task == "language"
+        },
         searches=searches,
     )
 

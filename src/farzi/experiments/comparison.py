@@ -118,8 +118,7 @@ class Comparison:
             the `mean` of these.
         ratio_intervals: by row, the bounds of the 95 % bootstrap interval of that mean: test users
             are drawn anew on every split, the same for both rows, and so are the students of each.
-            Where scores of users make up the metric, which is so for ranking; it says nothing of
-            other splits, and of students no more than two or three of them tell.
+            It says nothing of other splits, and of students no more than two or three of them tell.
         paired: differences over the same users.
         splits: the same ratios by split, and every run.
         clock: what the seconds are.
@@ -220,6 +219,7 @@ def compare_runs(
     searches: Mapping[tuple[str, int], Search] | None = None,
     tuned_on: int | None = None,
     lead: str = "farzi",
+    test_tokens: Mapping[int, Sequence[int]] | None = None,
 ) -> Comparison:
     """Put finished runs side by side.
 
@@ -234,6 +234,7 @@ def compare_runs(
         searches: how the settings of rows were chosen, by row and split, where that is known.
         tuned_on: the split whose search chose for all; None: each split has its own.
         lead: the row whose differences from the others are told.
+        test_tokens: of a text, the tokens of each test sentence by split, where they are known.
     """
     names = [name for name in order if any(run.row == name for run in runs)]
     of_row = {name: [run for run in runs if run.row == name] for name in names}
@@ -247,7 +248,7 @@ def compare_runs(
         test_sequences=tuple(test_sequences.values()),
         rows=rows,
         ratios=ratios_to_full(results, headline),
-        ratio_intervals=ratio_intervals(results, headline),
+        ratio_intervals=ratio_intervals(results, headline, test_tokens),
         paired=tuple(_differences(results, (*headline, "loss"), lead)),
         splits=tuple(_by_split(of_row, headline, seed) for seed in test_sequences),
         clock=clock,

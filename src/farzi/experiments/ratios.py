@@ -41,17 +41,22 @@ def ratios_to_full(
 
 
 def ratio_intervals(
-    of_row: Mapping[str, list[Run]], headline: tuple[str, ...], num_resamples: int = 2000
+    of_row: Mapping[str, list[Run]],
+    headline: tuple[str, ...],
+    tokens: Mapping[int, Sequence[int]] | None = None,
+    num_resamples: int = 2000,
 ) -> dict[str, tuple[float, float]]:
     """Bounds of each row's mean ratio to full data, over draws of test users and students.
 
-    A percentile bootstrap: on every split test users are drawn with replacement, the same for both
-    rows, and the students of each row. Rows without scores of single users have no interval, nor
-    has a row where full data score nothing in some draw.
+    A percentile bootstrap: on every split test users, or sentences, are drawn with replacement, the
+    same for both rows, and the students of each row. Rows without scores of single users have no
+    interval, nor has a row where full data score nothing in some draw.
 
     Args:
         of_row: finished runs by row.
-        headline: the metrics, each the mean of users' scores.
+        headline: the metrics.
+        tokens: by split, the tokens of each test sentence: metrics of texts are means over tokens.
+            Where they are not known, texts have no intervals.
         num_resamples: draws, R.
 
     Returns:
@@ -61,14 +66,22 @@ def ratio_intervals(
         R times the test users of all splits, in time and memory.
     """
     full = _scores_of_users(of_row.get("full", []), headline)
+    is_text = "perplexity" in headline
+    if is_text and not full.keys() <= (tokens or {}).keys():
+        return {}
+    lower = np.array([metric == "perplexity" for metric in headline])  # better when lower
     generator = np.random.default_rng(0)
-    users = {
-        seed: _shares(generator, num_resamples, scores.shape[1]) for seed, scores in full.items()
-    }
+    users = {}
+    for seed, scores in full.items():
+        drawn = _shares(generator, num_resamples, scores.shape[1])
+        if is_text and tokens is not None:
+            drawn = drawn * np.array(tokens[seed])
+        users[seed] = drawn / drawn.sum(axis=1, keepdims=True)
 
     def means(scores: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.float64]:
         students = _shares(generator, num_resamples, len(scores))
         of_students = users[seed] @ scores  # (S, R, M)
+        of_students[..., lower] = np.exp(of_students[..., lower])
         of_draws: npt.NDArray[np.float64] = np.einsum("rs,srm->rm", students, of_students)
         return of_draws
 
@@ -81,7 +94,7 @@ def ratio_intervals(
             np.mean([means(scores[seed], seed) for seed in own], axis=0) for scores in (own, full)
         )
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = (mean / of_full).mean(axis=1)
+            ratios = np.where(lower, of_full / mean, mean / of_full).mean(axis=1)
         if np.isfinite(ratios).all():
             low, high = np.quantile(ratios, [0.025, 0.975])
             intervals[name] = (float(low), float(high))
@@ -98,11 +111,15 @@ def _shares(
 def _scores_of_users(
     runs: Iterable[Run], metrics: Sequence[str]
 ) -> dict[int, npt.NDArray[np.float64]]:
-    """By split, (S, B, M): what each of the row's students scores for each test user."""
+    """By split, (S, B, M): what each of the row's students scores for each test user.
+
+    In place of perplexity its logarithm, the loss.
+    """
+    names = ["loss" if metric == "perplexity" else metric for metric in metrics]
     scores: dict[int, list[npt.NDArray[np.float64]]] = {}
     for run in runs:
-        if all(metric in run.per_user for metric in metrics):
-            of_metrics = [np.array(run.per_user[metric]) for metric in metrics]
+        if all(name in run.per_user for name in names):
+            of_metrics = [np.array(run.per_user[name]) for name in names]
             scores.setdefault(run.split_seed, []).append(np.stack(of_metrics, axis=1))
     return {seed: np.stack(each) for seed, each in scores.items()}
 

@@ -18,6 +18,7 @@ import logging
 import math
 import multiprocessing
 import os
+import re
 import statistics
 import threading
 import time
@@ -162,10 +163,13 @@ def plan_cells(experiment: Experiment, places: Places) -> tuple[list[Cell], dict
                 "paper": experiment.paper.get(bench.size),
                 "tuned_on": experiment.tuned_on,
                 "test_sequences": {},
+                "test_tokens": {},
                 "cells": [],
             },
         )
         group["test_sequences"][str(bench.split_seed)] = len(bench.data.test)
+        if bench.data.task == "language":
+            group["test_tokens"][str(bench.split_seed)] = bench.data.test.lengths.tolist()
         group["cells"] += [
             {name: value for name, value in asdict(cell).items() if name != "needs"} for cell in own
         ]
@@ -558,7 +562,11 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
 
 def _write_json(path: Path, values: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(values, indent=1) + "\n")
+    text = json.dumps(values, indent=1)
+    # The tokens of thousands of sentences stand on a line.
+    lists = r"\[\s*-?\d+(?:,\s+-?\d+)+\s*\]"
+    text = re.sub(lists, lambda found: json.dumps(json.loads(found[0])), text)
+    write_text(path, text + "\n")
 
 
 def duration(seconds: float) -> str:

@@ -128,18 +128,34 @@ def test_the_interval_of_a_ratio_is_that_of_a_slow_bootstrap():
 
 
 @pytest.mark.parametrize(
-    ("full", "few"),
-    [
-        (scores([0.0, 0.0, 1.0]), scores([1.0, 1.0, 1.0])),  # some draw has a mean of nothing
-        (
-            {"loss": (5.0, 6.0), "accuracy": (0.1, 0.3)},
-            {"loss": (5.0, 6.0), "accuracy": (0.1, 0.3)},
-        ),
-    ],
+    "full",
+    [{}, scores([0.0, 0.0, 1.0])],  # of the latter some draw has a mean of nothing
 )
-def test_no_interval_where_a_ratio_has_none(full, few):
-    """Full data that score nothing in a draw; a text, whose perplexity is no mean of sentences'."""
+def test_no_interval_where_a_ratio_has_none(full):
+    few = scores([1.0, 1.0, 1.0])
     assert compared([run("full", per_user=full), run("farzi", per_user=few)]).ratio_intervals == {}
+
+
+def test_the_interval_of_a_texts_ratio_weighs_sentences_by_their_tokens():
+    """Perplexity is of all tokens, the other way round; drawn one by one for two students."""
+    generator = np.random.default_rng(5)
+    tokens = generator.integers(1, 40, size=60)
+    full = {"loss": 4 + generator.random(60), "accuracy": generator.random(60)}
+    worse = [{**full, "loss": full["loss"] + by} for by in (0.1, 0.3)]
+    total = {"perplexity": 60.0, "accuracy": 0.25}
+    runs = [run("full", metrics=total, per_user=full)]
+    runs += [run("farzi", 0, seed, total, per_user=each) for seed, each in enumerate(worse)]
+    found = compared(runs, task="language", test_tokens={0: tokens.tolist()}).ratio_intervals
+    ratios = []
+    for _ in range(4000):
+        drawn = generator.integers(60, size=60)
+        share = tokens[drawn] / tokens[drawn].sum()
+        students = [worse[each] for each in generator.integers(2, size=2)]
+        perplexity = np.mean([np.exp(share @ each["loss"][drawn]) for each in students])
+        ratios.append((np.exp(share @ full["loss"][drawn]) / perplexity + 1) / 2)
+    assert found["farzi"] == pytest.approx(np.quantile(ratios, [0.025, 0.975]), abs=0.005)
+    assert found["farzi"][0] == pytest.approx((np.exp(-0.3) + 1) / 2)  # both draws the worse one
+    assert compared(runs, task="language").ratio_intervals == {}
 
 
 def test_the_best_row_is_held_against_the_others_where_there_is_no_farzi():

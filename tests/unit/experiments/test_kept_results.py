@@ -1,9 +1,13 @@
 """The project's own results: every cell that is kept is one that its experiment names."""
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from farzi.experiments.store import read_result
 
 RESULTS = Path(__file__).resolve().parents[3] / "experiments/results"
 PLANS = sorted(path.parent.name for path in RESULTS.glob("*/plan.json"))
@@ -20,3 +24,23 @@ def test_no_cell_is_left_over_from_other_settings(name):
     named, kept = named_and_kept(RESULTS / name)
     assert kept
     assert sorted(kept - named) == [], "no table reads these: remove them"
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_tokens_of_sentences_make_up_the_scores_of_a_text(name):
+    """The plan says how many tokens each test sentence has, and cells what each one scored."""
+    plan = json.loads((RESULTS / name / "plan.json").read_text())
+    for group in plan["groups"]:
+        assert bool(group.get("test_tokens")) == (group["task"] == "language")
+        for cell in group["cells"]:
+            path = RESULTS / name / "cells" / cell["file"]
+            if group["task"] != "language" or cell["kind"] != "score" or not path.is_file():
+                continue
+            run = read_result(path)
+            tokens = np.array(group["test_tokens"][str(cell["split_seed"])])
+            loss, accuracy = (
+                float(tokens @ np.array(run["per_user"][metric]) / tokens.sum())
+                for metric in ("loss", "accuracy")
+            )
+            assert math.exp(loss) == pytest.approx(run["metrics"]["perplexity"], rel=1e-12)
+            assert accuracy == pytest.approx(run["metrics"]["accuracy"], rel=1e-12)
