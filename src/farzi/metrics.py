@@ -280,6 +280,7 @@ def paired_bootstrap(
     a: ArrayLike,
     b: ArrayLike,
     *,
+    weights: ArrayLike | None = None,
     num_resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
@@ -292,6 +293,8 @@ def paired_bootstrap(
     Args:
         a: (B,), a metric of each user under one model, from `per_user=True`.
         b: (B,), the same users under the other.
+        weights: (B,), > 0, how much each counts in the mean, such as the tokens of each sentence
+            where a metric is a mean over tokens; None: all alike.
         num_resamples: draws, >= 1.
         seed: seed of the draws.
         level: share of the draws inside the interval, in (0, 1).
@@ -313,6 +316,9 @@ def paired_bootstrap(
             "`a` and `b` must be of one shape (B,) with B >= 1, "
             f"got {first.shape} and {second.shape}."
         )
+    counted = None if weights is None else _array(weights)
+    if counted is not None and (counted.shape != first.shape or not (counted > 0).all()):
+        raise ValueError(f"`weights` must be {first.size} numbers > 0, got {weights!r}.")
     if num_resamples < 1:
         raise ValueError(f"`num_resamples` must be an int >= 1, got {num_resamples}.")
     if not 0 < level < 1:
@@ -320,12 +326,15 @@ def paired_bootstrap(
     differences = first - second
     generator = np.random.default_rng(seed)
     num_users = differences.size
-    means = [
-        differences[generator.integers(num_users, size=num_users)].mean()
-        for _ in range(num_resamples)
-    ]
+
+    def mean(users: npt.NDArray[np.int64] | slice) -> float:
+        return float(
+            np.average(differences[users], weights=None if counted is None else counted[users])
+        )
+
+    means = [mean(generator.integers(num_users, size=num_users)) for _ in range(num_resamples)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(differences.mean()), float(low), float(high))
+    return Interval(mean(slice(None)), float(low), float(high))
 
 
 # --------------------------------------------------------------------------------------- helpers

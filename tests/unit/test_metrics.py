@@ -201,6 +201,23 @@ def test_paired_bootstrap_pairs_the_users() -> None:
     assert found.high == pytest.approx(1)
 
 
+def test_paired_bootstrap_with_weights_counts_a_user_as_often() -> None:
+    """A mean over tokens: sentences are drawn, and each counts by its tokens."""
+    a, b = np.random.default_rng(11).random((2, 30))
+    tokens = np.random.default_rng(12).integers(1, 50, size=30)
+    found = metrics.paired_bootstrap(a, b, weights=tokens)
+    assert found.difference == pytest.approx(np.repeat(a - b, tokens).mean())
+    generator = np.random.default_rng(0)
+    draws = []
+    for _ in range(2000):
+        drawn = generator.integers(30, size=30)
+        draws.append(np.repeat((a - b)[drawn], tokens[drawn]).mean())
+    assert [found.low, found.high] == pytest.approx(np.quantile(draws, [0.025, 0.975]).tolist())
+    assert metrics.paired_bootstrap(a, b, weights=np.full(30, 2)).low == pytest.approx(
+        metrics.paired_bootstrap(a, b).low
+    )
+
+
 def test_paired_bootstrap_repeats_for_a_seed() -> None:
     a, b = [0, 1, 1, 0, 1], [0, 0, 1, 0, 0]
     assert metrics.paired_bootstrap(a, b, seed=1) == metrics.paired_bootstrap(a, b, seed=1)
@@ -257,6 +274,8 @@ def test_counts_are_whole_numbers_and_values_float64_whatever_comes_in() -> None
         ),
         (lambda: metrics.paired_bootstrap([], []), "a` and `b"),
         (lambda: metrics.paired_bootstrap([[1.0]], [[1.0]]), "a` and `b"),
+        (lambda: metrics.paired_bootstrap([1.0], [1.0], weights=[1, 1]), "weights"),
+        (lambda: metrics.paired_bootstrap([1.0], [1.0], weights=[0]), "weights"),
         (lambda: metrics.paired_bootstrap([1.0], [1.0], level=0.0), "level"),
         (lambda: metrics.paired_bootstrap([1.0], [1.0], num_resamples=0), "num_resamples"),
         (lambda: metrics.paired_bootstrap([1.0], [1.0], level=1.0), "level"),

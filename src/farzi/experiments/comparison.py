@@ -249,7 +249,7 @@ def compare_runs(
         rows=rows,
         ratios=ratios_to_full(results, headline),
         ratio_intervals=ratio_intervals(results, headline, test_tokens),
-        paired=tuple(_differences(results, (*headline, "loss"), lead)),
+        paired=tuple(_differences(results, (*headline, "loss"), lead, test_tokens or {})),
         splits=tuple(_by_split(of_row, headline, seed) for seed in test_sequences),
         clock=clock,
         counts=tuple(_counts(runs, seed) for seed in test_sequences),
@@ -355,9 +355,15 @@ def _reached(runs: list[Run], of_row: Mapping[str, list[Run]], share: float) -> 
 
 
 def _differences(
-    of_row: Mapping[str, list[Run]], metrics: tuple[str, ...], lead: str
+    of_row: Mapping[str, list[Run]],
+    metrics: tuple[str, ...],
+    lead: str,
+    tokens: Mapping[int, Sequence[int]],
 ) -> Iterable[Difference]:
-    """A row less each other one: users' means over seeds, users of all splits together."""
+    """A row less each other one: users' means over seeds, users of all splits together.
+
+    Sentences count by their `tokens`, where these are known.
+    """
     from farzi.metrics import paired_bootstrap
 
     for name, metric in itertools.product(of_row, metrics):
@@ -370,6 +376,11 @@ def _differences(
         interval = paired_bootstrap(
             np.concatenate([first[seed] for seed in both]),
             np.concatenate([second[seed] for seed in both]),
+            weights=(
+                np.concatenate([tokens[seed] for seed in both])
+                if all(seed in tokens for seed in both)
+                else None
+            ),
         )
         yield Difference(lead, name, metric, interval.difference, interval.low, interval.high)
 

@@ -156,6 +156,10 @@ def test_the_interval_of_a_texts_ratio_weighs_sentences_by_their_tokens():
     assert found["farzi"] == pytest.approx(np.quantile(ratios, [0.025, 0.975]), abs=0.005)
     assert found["farzi"][0] == pytest.approx((np.exp(-0.3) + 1) / 2)  # both draws the worse one
     assert compared(runs, task="language").ratio_intervals == {}
+    pairs = compared(runs, task="language", test_tokens={0: tokens.tolist()}).paired
+    loss = next(pair for pair in pairs if pair.metric == "loss")
+    assert loss.difference == pytest.approx(0.2)
+    assert "perplexity" not in {pair.metric for pair in pairs}
 
 
 def test_the_best_row_is_held_against_the_others_where_there_is_no_farzi():
