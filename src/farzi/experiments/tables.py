@@ -26,6 +26,7 @@ __all__ = [
     "notes",
     "ranking_grid",
     "ratio_interval",
+    "ratio_lines",
     "rich_table",
     "settings_of",
     "summary_grid",
@@ -377,6 +378,15 @@ def seconds(value: float | None) -> str:
 def times(value: float | None) -> str:
     """How many times, as `8.1x`; empty where it is not known."""
     return "" if value is None else f"{value:,.1f}x"
+
+
+def ratio_lines(comparison: Comparison) -> list[str]:
+    """A line with each row's mean ratio to full data and its interval, where there are any."""
+    told = [
+        f"{row} {number(comparison.ratio(row))} {ratio_interval(comparison, row)}"
+        for row in comparison.ratio_intervals
+    ]
+    return [f"of full, with 95 % intervals: {', '.join(told)}"] if told else []
 
 
 def ratio_interval(comparison: Comparison, row: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from farzi.experiments.comparison import Comparison, RowResult, Spread, compare_runs
 from farzi.experiments.pages import _choice_grid
 from farzi.experiments.results import Choice, Run
-from farzi.experiments.tables import markdown, notes
+from farzi.experiments.tables import markdown, notes, ratio_lines
 from farzi.experiments.tuning import Search, Try
 from made_up_runs import RANKING, compared, run, training
 
@@ -125,6 +125,15 @@ def test_the_interval_of_a_ratio_is_that_of_a_slow_bootstrap():
     ]
     users_alone = compared(alike[:4], splits=(0,)).ratio_intervals["farzi"]
     assert users_alone == (pytest.approx(1.0), pytest.approx(1.0))
+
+
+def test_the_lines_below_a_comparison_tell_ratios_with_their_intervals():
+    full = run("full", per_user=scores([0.1, 0.2, 0.4]))
+    twice = run("farzi", metrics=dict.fromkeys(HEADLINE, 1.0), per_user=scores([0.2, 0.4, 0.8]))
+    assert ratio_lines(compared([full, twice])) == [
+        "of full, with 95 % intervals: farzi 2.438 [2.000, 2.000]"  # scores and users made up apart
+    ]
+    assert ratio_lines(compared([run("full"), run("farzi")])) == []
 
 
 @pytest.mark.parametrize(
