@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -111,6 +112,21 @@ def test_every_cell_is_made_once(toy, monkeypatch):
         (folder / "artifact" / "farzi.json").unlink()
     run_experiment(other, places, jobs=0)
     assert made == []
+
+
+def test_teachers_that_were_removed_with_their_artifacts_are_made_first(toy, monkeypatch):
+    """Else the distillation would train them, and their seconds would count as its own."""
+    experiment, places = toy
+    once = replace(experiment, splits=(0,), rows=("full", "farzi"), seeds=1)
+    run_experiment(once, places, jobs=0)
+    shutil.rmtree(places.runs)
+    made = []
+    real = runner.make_cell
+    monkeypatch.setattr(runner, "make_cell", lambda *args: (made.append(args[2]), real(*args))[1])
+    run_experiment(replace(once, seeds=2), places, jobs=0)
+    assert [(cell.kind, cell.row) for cell in made] == [
+        ("score", "full"), ("teachers", ""), ("distill", "farzi"), ("score", "farzi"),
+    ]  # fmt: skip
 
 
 def test_time_left_is_told_from_cells_that_take_as_long(toy):
