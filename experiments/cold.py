@@ -29,7 +29,7 @@ from farzi.experiments.store import read_result
 BINS = 10
 METRICS = ("nDCG@10", "HR@10")
 HERE = Path(__file__).parent
-NAMED = ("magazine-25x20", "ml-1m")
+NAMED = ("magazine-25x20", "ml-1m-50x100")
 
 
 def main() -> None:

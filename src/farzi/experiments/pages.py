@@ -104,12 +104,24 @@ def _choice_grid(comparison: Comparison) -> Grid:
             *(f"{choice[name]:g}" for name in fields),
             *([choice.get("schedule", "constant")] if scheduled else []),
             *([f"{choice.get('shift', 0)}"] if shifted else []),
-            "" if row.step is None else f"{row.step:,.0f}",
+            _best_step(comparison, row.name, choice["split_seed"]),
         )
         for row in comparison.rows
         for choice in row.chosen
     ]
     return Grid(head, tuple(rows))
+
+
+def _best_step(comparison: Comparison, row: str, split_seed: int) -> str:
+    """The best step of a row's students on one split, their mean; empty where none is known."""
+    steps = [
+        run["training"]["step"]
+        for split in comparison.splits
+        if split["split_seed"] == split_seed
+        for run in split["rows"].get(row, ())
+        if run.get("training")
+    ]
+    return f"{statistics.fmean(steps):,.0f}" if steps else ""
 
 
 def _reading(comparison: Comparison) -> list[str]:

@@ -285,6 +285,17 @@ def test_a_search_that_ended_early_is_told_of():
     assert [line[at] for line in _choice_grid(result).rows] == ["", "", "4 of 4"]
 
 
+def test_a_split_that_chose_tells_its_own_best_step():
+    steps = {0: (40, 60), 1: (10, 20)}
+    runs = [
+        run("full", split, seed, training=training(step=step))
+        for split, of in steps.items()
+        for seed, step in enumerate(of)
+    ]
+    grid = _choice_grid(compared(runs, splits=(0, 1)))
+    assert [line[-1] for line in grid.rows] == ["50", "15"]
+
+
 def test_full_data_cut_off_are_no_result_either():
     assert not compared([run("full", training=training(stopped="cap"))]).row("full").finished
 
