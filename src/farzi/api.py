@@ -564,6 +564,7 @@ def compare(
     shifts: Sequence[int] = (),
     full_batch: Sequence[int] = (),
     tune_seconds: float | None = None,
+    tune_once: bool = False,
     patience: int | None = None,
     max_steps: int | None = None,
     max_epochs: int | None = None,
@@ -595,6 +596,7 @@ def compare(
         shifts: places by which labelled rows are moved at most, likewise; see `train`.
         full_batch: sequences a step that the rows of all training data are tuned over.
         tune_seconds: seconds of training that tuning one row on one split may take.
+        tune_once: tune on the first split alone, and train on the others with what it chose.
         patience: looks at validation without improvement after which a run stops.
         max_steps: most steps of a small row.
         max_epochs: most epochs of a row of all training data.
@@ -656,6 +658,8 @@ def compare(
     if fresh:
         for store in stores:
             store.clear()
-    result = compare_splits(opened, settings, device=chosen, stores=stores, progress=progress)
+    result = compare_splits(
+        opened, settings, tune_once=tune_once, device=chosen, stores=stores, progress=progress
+    )
     _log.info("%s", result.protocol_line)
     return result

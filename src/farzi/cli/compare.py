@@ -36,6 +36,7 @@ def compare(
     grid_shift: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     full_batch: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     tune_seconds: float | None = None,
+    tune_once: bool = False,
     patience: int | None = None,
     max_steps: int | None = None,
     max_epochs: int | None = None,
@@ -73,6 +74,7 @@ def compare(
             `farzi train`.
         full_batch: sequences a step that the rows of all training data are tuned over.
         tune_seconds: seconds of training that tuning one row on one split may take.
+        tune_once: tune on the first split alone, and train on the others with what it chose.
         patience: looks at validation without improvement after which a run stops; looks are a tenth
             of the steps so far apart.
         max_steps: most steps of a small row; one that it cuts off is no result.
@@ -114,6 +116,7 @@ def compare(
             shifts=grid_shift,
             full_batch=full_batch,
             tune_seconds=tune_seconds,
+            tune_once=tune_once,
             patience=patience,
             max_steps=max_steps,
             max_epochs=max_epochs,

@@ -9,7 +9,7 @@ kept, and a comparison that was cut off goes on with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -32,6 +32,7 @@ def compare(
     splits: Sequence[Split],
     settings: CompareSettings,
     *,
+    tune_once: bool = False,
     device: torch.device | str = "cpu",
     stores: Sequence[Store] = (),
     progress: Callable[[int, int, str], None] | None = None,
@@ -41,6 +42,7 @@ def compare(
     Args:
         splits: the splits, one artifact each.
         settings: how.
+        tune_once: let validation of the first split choose the settings of every row for all.
         device: where to compute.
         stores: where the runs of each split are kept and taken up again; without it they are not. A
             run of other code is made again.
@@ -52,16 +54,20 @@ def compare(
     check_one_protocol(splits)
     names = rows_of(splits, settings)
     code = source_hash() if stores else ""
-    parts = sum(_parts(row, splits[0], settings) for row in names.values())
-    report = _Report(progress, len(splits) * parts)
+    tuned = splits[:1] if tune_once else splits
+    report = _Report(
+        progress, sum(_parts(names, split, settings, split in tuned) for split in splits)
+    )
     runs: list[Run] = []
     searches: dict[tuple[str, int], Search] = {}
     kept = stores or [Store() for _ in splits]
+    first: Cells | None = None
     for split, store in zip(splits, kept, strict=True):
-        cells = Cells(split, settings, store, store, code, device)
+        cells = Cells(split, settings, store, store, code, device, first if tune_once else None)
+        first = first or cells
         for name, row in names.items():
             tell = report.told(f"split {split.seed}, {name}")
-            if row.trained:
+            if row.trained and cells.tuned_by is None:
                 searches[name, split.seed], _ = cells.tuned(name, row, tell)
                 report.finish(most_tries(settings.axes(row, split)))
             for seed in range(settings.seeds if row.trained else 1):
@@ -82,6 +88,7 @@ def compare(
             if split.data.task == "language"
         },
         searches=searches,
+        tuned_on=splits[0].seed if tune_once else None,
     )
 
 
@@ -105,11 +112,11 @@ def rows_of(splits: Sequence[Split], settings: CompareSettings) -> dict[str, Row
     return rows
 
 
-def _parts(row: Row, split: Split, settings: CompareSettings) -> int:
-    """Runs of a row on a split, at most."""
-    if not row.trained:
-        return 1
-    return most_tries(settings.axes(row, split)) + settings.seeds
+def _parts(rows: Mapping[str, Row], split: Split, settings: CompareSettings, is_tuned: bool) -> int:
+    """Runs of all rows on a split, at most."""
+    trained = [row for row in rows.values() if row.trained]
+    tries = sum(most_tries(settings.axes(row, split)) for row in trained) if is_tuned else 0
+    return tries + len(trained) * settings.seeds + len(rows) - len(trained)
 
 
 class _Report:

@@ -57,6 +57,24 @@ def test_finished_runs_are_kept_in_the_run(tmp_path, capsys):
     assert {path.stat().st_mtime_ns for path in kept}.isdisjoint(kept.values())
 
 
+def test_the_first_split_can_choose_for_all(tmp_path, capsys):
+    for split in (3, 5):
+        data = toy_data(tmp_path, split_seed=split)
+        distill(data, tmp_path / "runs" / f"split-{split}", SMALL)
+    out = tmp_path / "out.json"
+    command = ["compare", str(tmp_path / "runs" / "split-3"), "--seeds", "1", "--tune-once", "-q"]
+    command += ["--artifact", str(tmp_path / "runs" / "split-5"), "--rows", "random", "farzi"]
+    command += [*ONE_SETTING.split(), "--grid-lr", "0.1", "0.02", "--json", str(out)]
+    assert main(command) == 0
+    result = json.loads(out.read_text())
+    assert result["split_seeds"] == [3, 5]
+    for row in result["rows"]:
+        assert row["num_runs"] == 2
+        assert [(choice["split_seed"], choice["tries"]) for choice in row["chosen"]] == [(3, 2)]
+    kinds = [path.name.split(".")[0] for path in (tmp_path / "runs/split-5/compared").iterdir()]
+    assert sorted(kinds) == ["score", "score"]
+
+
 def test_further_runs_are_rows_of_their_own(tmp_path, capsys):
     data = toy_data(tmp_path)
     distill(data, tmp_path / "run", SMALL)
