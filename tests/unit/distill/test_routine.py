@@ -186,8 +186,9 @@ def test_ids_and_tokens_that_are_certain_give_the_same_gradient(tmp_path):
         member = here.problem.fresh_member(0)
         gradients.append(here.settings.objective.window(here.problem, member, start, 0).gradients)
     assert set(gradients[1]) == {"decoder", "labels"}
-    for name, gradient in gradients[1].items():
-        torch.testing.assert_close(gradient, gradients[0][name], rtol=1e-4, atol=1e-8)
+    for name, gradient in gradients[1].items():  # in float32: to the rounding of the largest
+        largest = float(gradient.abs().max())
+        torch.testing.assert_close(gradient, gradients[0][name], rtol=0, atol=1e-6 * largest)
 
 
 @pytest.mark.parametrize(
