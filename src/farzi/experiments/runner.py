@@ -319,16 +319,14 @@ class _State:
         there = {file for file in self.cells if (kept / file).is_file()}
         # Teachers and artifacts are large and may have been removed: they are made again where a
         # cell that needs them is missing, teachers before the artifacts that are missing with them.
+        # They are not made for themselves.
         for file, cell in reversed(self.cells.items()):  # those that need others come after them
-            if file in there and cell.kind in ("teachers", "distill"):
-                users = [other for other in self.cells.values() if file in other.needs]
-                is_wanted = any(other.file not in there for other in users)
-                if is_wanted and not _on_disk(cell, runs):
-                    there.discard(file)
-        for file, cell in reversed(self.cells.items()):  # and are not made for themselves
-            if cell.kind in ("teachers", "distill") and file not in there:
-                users = [other for other in self.cells.values() if file in other.needs]
-                if users and all(other.file in there for other in users):
+            if cell.kind in ("teachers", "distill"):
+                users = [other.file for other in self.cells.values() if file in other.needs]
+                if any(user not in there for user in users):
+                    if not _on_disk(cell, runs):
+                        there.discard(file)
+                elif users:
                     there.add(file)
         self.there = there
 
