@@ -48,10 +48,12 @@ from farzi.devices import Device, choose_device
 from farzi.errors import ArtifactError, SettingsError
 from farzi.evaluation import evaluate as score
 from farzi.evaluation import sequences_of, to_look_at, validation_loss
+from farzi.experiments.ahead import Elsewhere
 from farzi.experiments.cells import CompareSettings
 from farzi.experiments.compare import compare as compare_splits
 from farzi.experiments.comparison import Comparison
-from farzi.experiments.opened import kept_runs, open_split, read_others
+from farzi.experiments.opened import Opener, kept_runs
+from farzi.experiments.rows import ROWS, load_row
 from farzi.experiments.store import Store
 from farzi.models import Student, student_from
 from farzi.provenance import (
@@ -570,6 +572,7 @@ def compare(
     max_epochs: int | None = None,
     seed: int = 0,
     fresh: bool = False,
+    jobs: int = 1,
     device: Device = "auto",
     progress: Progress | None = None,
     **read: Unpack[HowRead],
@@ -602,6 +605,9 @@ def compare(
         max_epochs: most epochs of a row of all training data.
         seed: of everything drawn.
         fresh: make every run again, those that are kept too.
+        jobs: processes that train students, of one thread each; 1: this one alone trains them, with
+            the threads that it has. Each process reads the source for itself. A script that asks
+            for several keeps its calls under `if __name__ == "__main__":`.
         device: `auto`, `cpu`, `cuda` or a torch device.
         progress: called with (runs done, runs in all, what runs now).
         read: how the source is read, where that is not remembered: arguments of `farzi.prepare`.
@@ -646,12 +652,12 @@ def compare(
     given: dict[str, Any] = {name: tuple(values) for name, values in grids.items() if values}
     given |= {name: value for name, value in numbers.items() if value is not None}
     settings = CompareSettings(seeds=seeds, seed=seed, **given)
+    if jobs < 1:
+        raise SettingsError(f"`jobs` must be at least 1, got {jobs}.")
     chosen, _ = choose_device(device)
-    others = read_others(also or {})
-    opened = []
-    for folder in folders:
-        data = read_again(remembered_by(folder), on, **read)
-        opened.append(open_split(folder, data, others=others, rows=rows, student=student))
+    opener = Opener(tuple(folders), on, read, also or {}, student)
+    teachers = any("teachers" in load_row(name).needs for name in rows or ROWS)
+    opened = [opener.open(place, teachers=teachers) for place in range(len(folders))]
     for warning in opened[0].data.warnings:
         _log.warning("%s", warning)
     stores = [Store(kept_runs(folder)) for folder in folders]
@@ -659,7 +665,13 @@ def compare(
         for store in stores:
             store.clear()
     result = compare_splits(
-        opened, settings, tune_once=tune_once, device=chosen, stores=stores, progress=progress
+        opened,
+        settings,
+        tune_once=tune_once,
+        device=chosen,
+        stores=stores,
+        progress=progress,
+        elsewhere=Elsewhere(opener, jobs) if jobs > 1 else None,
     )
     _log.info("%s", result.protocol_line)
     return result

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import torch
 
 from farzi.errors import SettingsError
 
-__all__ = ["Device", "choose_device"]
+__all__ = ["Device", "choose_device", "threads"]
 
 Device: TypeAlias = str | torch.device
 
@@ -40,3 +42,21 @@ def choose_device(device: Device) -> tuple[torch.device, str]:
             raise SettingsError("`device` cuda: there is no CUDA device here; use `device` cpu.")
         return chosen, f"asked for: {torch.cuda.get_device_name(chosen)}"
     return chosen, "asked for"
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run with so many threads for each operation of torch; as before afterwards.
+
+    Example:
+        >>> from farzi.devices import threads
+        >>> with threads(1):
+        ...     torch.get_num_threads()
+        1
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

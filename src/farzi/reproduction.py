@@ -18,7 +18,7 @@ import torch
 from farzi.artifact import Artifact, check_split, locate_artifact, read_artifact
 from farzi.artifact.layout import FILES, SETTINGS
 from farzi.data.arguments import HowRead
-from farzi.devices import Device, choose_device
+from farzi.devices import Device, choose_device, threads
 from farzi.distill.parse import settings_for
 from farzi.distill.run import conditions
 from farzi.distill.run import distill as distill_prepared
@@ -124,7 +124,9 @@ def reproduce(
     check_split(first, data.identity)
     chosen, _ = choose_device(device)
     with contextlib.ExitStack() as held:
-        held.enter_context(_threads(first.recipe.get("num_threads")))
+        count = first.recipe.get("num_threads")  # sums of floats depend on it
+        if type(count) is int and 0 < count <= 4096:
+            held.enter_context(threads(count))
         folder = out or held.enter_context(tempfile.TemporaryDirectory())
         try:
             asked = settings_for(data, settings)
@@ -171,18 +173,6 @@ def _tell(
 ) -> None:
     if progress is not None:
         progress(done, total, f"{stage}: {note}" if note else stage)
-
-
-@contextlib.contextmanager
-def _threads(count: object) -> Iterator[None]:
-    """Run with as many threads as the record says: sums of floats depend on it."""
-    before = torch.get_num_threads()
-    if type(count) is int and 0 < count <= 4096:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # -------------------------------------------------------------------------------- what differs

@@ -42,6 +42,7 @@ def compare(
     max_epochs: int | None = None,
     report: Annotated[bool, Parameter(negative="--no-report")] = True,
     fresh: bool = False,
+    jobs: int = 1,
     reading: Reading = DEFAULT_READING,
     seed: Seed = 0,
     device: Device = "auto",
@@ -80,6 +81,7 @@ def compare(
         max_steps: most steps of a small row; one that it cuts off is no result.
         max_epochs: most epochs of a row of all training data, likewise.
         fresh: make every run again, those that are kept too.
+        jobs: processes that train students, of one thread each.
         report: write the run's report; --no-report leaves it out.
 
     Example:
@@ -122,6 +124,7 @@ def compare(
             max_epochs=max_epochs,
             seed=seed,
             fresh=fresh,
+            jobs=jobs,
             device=device,
             progress=bar,
             **reading.asked,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from farzi.errors import DataError
-from farzi.experiments.comparison import Comparison, RowResult, compare_runs
+from farzi.experiments.comparison import Comparison, RowResult, compare_runs, validation_rank
 from farzi.experiments.ranking import Ranked, Ranking, rank_rows
 from farzi.experiments.results import Run, headline_metrics
 from farzi.experiments.store import read_result
@@ -223,15 +223,16 @@ def _comparison(
 
 def _lead(runs: Sequence[Run], distilled: Sequence[str]) -> str:
     """The row that others are held against: `farzi`, or of the distilled ones the best."""
-    losses: dict[str, list[float]] = {}
-    splits: dict[str, set[int]] = {}
+    losses: dict[str, dict[int, list[float]]] = {}
     for run in runs:
         if run.row in distilled and run.training is not None:
-            losses.setdefault(run.row, []).append(run.training.loss)
-            splits.setdefault(run.row, set()).add(run.split_seed)
+            losses.setdefault(run.row, {}).setdefault(run.split_seed, []).append(run.training.loss)
     if "farzi" in losses or not losses:
         return "farzi"
-    return min(losses, key=lambda row: (-len(splits[row]), statistics.fmean(losses[row])))
+    return min(
+        losses,
+        key=lambda row: validation_rank([statistics.fmean(each) for each in losses[row].values()]),
+    )
 
 
 def distilled_rows(groups: Sequence[Group]) -> Iterator[tuple[Group, Comparison, RowResult]]:

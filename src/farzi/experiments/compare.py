@@ -9,11 +9,17 @@ kept, and a comparison that was cut off goes on with them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 
+from farzi.devices import threads
 from farzi.errors import SettingsError
+from farzi.experiments.ahead import Elsewhere, Piece
 from farzi.experiments.cells import Cells, CompareSettings
 from farzi.experiments.comparison import Comparison, compare_runs
 from farzi.experiments.results import Run
@@ -36,6 +42,7 @@ def compare(
     device: torch.device | str = "cpu",
     stores: Sequence[Store] = (),
     progress: Callable[[int, int, str], None] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Comparison:
     """Train and score every row on every split.
 
@@ -47,6 +54,7 @@ def compare(
         stores: where the runs of each split are kept and taken up again; without it they are not. A
             run of other code is made again.
         progress: called with (runs done, runs in all, what runs now).
+        elsewhere: the processes that make the runs; None: this one makes them, one by one.
 
     Raises:
         SettingsError: splits do not belong in one table, or cannot have a row that was asked for.
@@ -54,25 +62,45 @@ def compare(
     check_one_protocol(splits)
     names = rows_of(splits, settings)
     code = source_hash() if stores else ""
-    tuned = splits[:1] if tune_once else splits
-    report = _Report(
-        progress, sum(_parts(names, split, settings, split in tuned) for split in splits)
-    )
+    pieces = _pieces(names, splits, settings, tune_once)
+    report = _Report(progress, sum(piece.runs for piece in pieces))
     runs: list[Run] = []
     searches: dict[tuple[str, int], Search] = {}
     kept = stores or [Store() for _ in splits]
-    first: Cells | None = None
-    for split, store in zip(splits, kept, strict=True):
-        cells = Cells(split, settings, store, store, code, device, first if tune_once else None)
-        first = first or cells
-        for name, row in names.items():
-            tell = report.told(f"split {split.seed}, {name}")
-            if row.trained and cells.tuned_by is None:
-                searches[name, split.seed], _ = cells.tuned(name, row, tell)
-                report.finish(most_tries(settings.axes(row, split)))
-            for seed in range(settings.seeds if row.trained else 1):
-                runs.append(cells.scored(name, row, seed, tell)[0])
-                report.finish(1)
+    with ExitStack() as held:
+        ahead: set[Piece] = set()
+        if elsewhere is not None:
+            held.enter_context(threads(1))
+            scratch = Path(held.enter_context(tempfile.TemporaryDirectory()))
+            kept = [
+                store if store.folder is not None else Store(scratch / str(place))
+                for place, store in enumerate(kept)
+            ]
+            ahead = {each for each in pieces if elsewhere.can_make(names[each.row], each.place)}
+            elsewhere.make(
+                [piece for piece in pieces if piece in ahead],
+                settings,
+                [store.folder for store in kept if store.folder is not None],
+                code,
+                str(device),
+                report.tell,
+            )
+        every = [
+            Cells(split, settings, store, store, code, device)
+            for split, store in zip(splits, kept, strict=True)
+        ]
+        if tune_once:
+            every[1:] = [replace(cells, tuned_by=every[0]) for cells in every[1:]]
+        report.begin([piece for piece in pieces if piece in ahead])
+        for piece in pieces:
+            name, row, cells = piece.row, names[piece.row], every[piece.place]
+            tell = report.told(f"split {cells.split.seed}, {name}")
+            if piece.seed is None:
+                searches[name, cells.split.seed], _ = cells.tuned(name, row, tell)
+            else:
+                runs.append(cells.scored(name, row, piece.seed, tell)[0])
+            report.finish(piece)
+        clock = clock_name(device)
     return compare_runs(
         runs,
         task=splits[0].data.task,
@@ -81,7 +109,7 @@ def compare(
         ),
         order=list(names),
         test_sequences={split.seed: len(split.data.test) for split in splits},
-        clock=clock_name(device),
+        clock=clock,
         test_tokens={
             split.seed: split.data.test.lengths.tolist()
             for split in splits
@@ -112,11 +140,24 @@ def rows_of(splits: Sequence[Split], settings: CompareSettings) -> dict[str, Row
     return rows
 
 
-def _parts(rows: Mapping[str, Row], split: Split, settings: CompareSettings, is_tuned: bool) -> int:
-    """Runs of all rows on a split, at most."""
-    trained = [row for row in rows.values() if row.trained]
-    tries = sum(most_tries(settings.axes(row, split)) for row in trained) if is_tuned else 0
-    return tries + len(trained) * settings.seeds + len(rows) - len(trained)
+def _pieces(
+    rows: Mapping[str, Row], splits: Sequence[Split], settings: CompareSettings, tune_once: bool
+) -> list[Piece]:
+    """Every search and every student, each after the search that chooses its settings."""
+    pieces: list[Piece] = []
+    searches: dict[tuple[int, str], Piece] = {}
+    for place, split in enumerate(splits):
+        for name, row in rows.items():
+            tuned = 0 if tune_once else place
+            if row.trained and tuned == place:
+                tries = most_tries(settings.axes(row, split))
+                searches[place, name] = Piece(place, name, None, tries)
+                pieces.append(searches[place, name])
+            pieces += [
+                Piece(place, name, seed, needs=searches.get((tuned, name)))
+                for seed in range(settings.seeds if row.trained else 1)
+            ]
+    return pieces
 
 
 class _Report:
@@ -125,18 +166,30 @@ class _Report:
     def __init__(self, progress: Callable[[int, int, str], None] | None, total: int) -> None:
         self.progress = progress
         self.total = total
-        self.finished = 0
+        self.counted: set[Piece] = set()
+
+    def begin(self, ahead: Iterable[Piece]) -> None:
+        """Count pieces that were made ahead."""
+        self.counted.update(ahead)
 
     def told(self, what: str) -> Callable[[str], None]:
         """A function that says what runs now."""
         return lambda note: self._say(f"{what}, {note}")
 
-    def finish(self, runs: int) -> None:
-        """Count runs as done."""
-        self.finished += runs
+    def finish(self, piece: Piece) -> None:
+        """Count a piece as done."""
+        self.counted.add(piece)
         if self.finished == self.total:
             self._say("")
 
-    def _say(self, note: str) -> None:
+    @property
+    def finished(self) -> int:
+        return sum(piece.runs for piece in self.counted)
+
+    def tell(self, finished: int, note: str) -> None:
+        """Say what other processes have done and do now."""
         if self.progress is not None:
-            self.progress(self.finished, self.total, note)
+            self.progress(finished, self.total, note)
+
+    def _say(self, note: str) -> None:
+        self.tell(self.finished, note)

@@ -15,7 +15,7 @@ from farzi.experiments.ratios import ratio_intervals, ratios_to_full
 from farzi.experiments.results import Look, Run, headline_metrics
 from farzi.experiments.tuning import Search
 
-__all__ = ["Comparison", "Difference", "RowResult", "Spread", "compare_runs"]
+__all__ = ["Comparison", "Difference", "RowResult", "Spread", "compare_runs", "validation_rank"]
 
 SHARES = (0.95, 1.0)
 """Shares of full data's quality whose seconds are told."""
@@ -175,6 +175,10 @@ class Comparison:
         ]
         return [statistics.fmean(losses) for losses in trained if losses]
 
+    def validation_rank(self, name: str) -> tuple[int, float]:
+        """What the rows of a comparison are sorted by, the best first: see `validation_rank`."""
+        return validation_rank(self.validation(name))
+
     def to_json(self) -> dict[str, Any]:
         """JSON values: `from_json` gives the same comparison back."""
         return asdict(self)
@@ -197,6 +201,17 @@ class Comparison:
             clock=values.get("clock", ""),
             counts=tuple(values.get("counts", ())),
         )
+
+
+def validation_rank(losses: Sequence[float]) -> tuple[int, float]:
+    """What rows are sorted by, the best first: more splits, then the lower mean of their losses.
+
+    A row with fewer splits than another is not compared with it: losses of other users differ.
+
+    Args:
+        losses: of one row on validation, one for each split that it has.
+    """
+    return -len(losses), statistics.fmean(losses)
 
 
 def _row_from_json(values: Mapping[str, Any]) -> RowResult:

@@ -6,7 +6,9 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from farzi.artifact import (
     Artifact,
@@ -21,14 +23,54 @@ from farzi.distill.settings import TeacherSettings
 from farzi.distill.teachers import Omega, teacher_runs
 from farzi.errors import SettingsError
 from farzi.evaluation import sequences_of
-from farzi.experiments.rows import ROWS, load_row
+from farzi.experiments.rows import ROWS
 from farzi.experiments.splits import Split
 from farzi.models import Params, Student, same_student, with_dropout
-from farzi.provenance import split_folders
+from farzi.provenance import read_again, remembered_by, split_folders
 
-__all__ = ["kept_runs", "open_split", "read_others"]
+__all__ = ["Opener", "kept_runs", "open_split", "read_others"]
 
 _log = logging.getLogger("farzi")
+
+
+@dataclass(frozen=True)
+class Opener:
+    """How the splits of a comparison are opened, by whichever process needs one.
+
+    Args:
+        folders: a run or an artifact for each split.
+        on: where their source is now; None: where it was.
+        read: how it is read, where that is not remembered: arguments of `prepare`.
+        also: further runs on the same splits, by the name of their row.
+        student: what was distilled for, where it is a model of the user's own.
+    """
+
+    folders: tuple[Path, ...]
+    on: str | os.PathLike[str] | None = None
+    read: Mapping[str, Any] = field(default_factory=dict)
+    also: Mapping[str, str | os.PathLike[str]] = field(default_factory=dict)
+    student: str | None = None
+
+    def open(self, place: int, *, teachers: bool = True) -> Split:
+        """Open one split.
+
+        Args:
+            place: its place in `folders`.
+            teachers: whether its rows need teachers.
+
+        Raises:
+            DataError: the source cannot be read.
+            ArtifactError: an artifact is broken, or is of another split.
+            SettingsError: nothing says where the source is, or `also` does not fit.
+        """
+        folder = self.folders[place]
+        data = read_again(remembered_by(folder), self.on, **self.read)
+        others = read_others(self.also)
+        return open_split(folder, data, others=others, teachers=teachers, student=self.student)
+
+    def has_teachers(self, place: int) -> bool:
+        """Whether the run of a split kept its teachers: else they are trained when it is opened."""
+        return Omega.load(self.folders[place] / "teachers") is not None
 
 
 def read_others(paths: Mapping[str, str | os.PathLike[str]]) -> list[tuple[str, Artifact]]:
@@ -54,7 +96,7 @@ def open_split(
     data: PreparedData,
     *,
     others: Iterable[tuple[str, Artifact]] = (),
-    rows: Iterable[str] = (),
+    teachers: bool = True,
     student: str | None = None,
 ) -> Split:
     """One split, with what was distilled from it and the teachers that its rows need.
@@ -65,7 +107,7 @@ def open_split(
         folder: a run or an artifact.
         data: its source, as it was read.
         others: what `read_others` returned; those of this split are taken.
-        rows: the rows that are to be compared; empty: all.
+        teachers: whether rows are to be compared that need teachers.
         student: what was distilled for, where it is a model of the user's own.
 
     Raises:
@@ -81,10 +123,10 @@ def open_split(
         check_split(distilled, data.identity)
     settings = recipe_student(artifact)
     own = same_student(settings, student)
-    teachers: tuple[Params, ...] = ()
+    weights: tuple[Params, ...] = ()
     teacher = None
-    if any("teachers" in load_row(name).needs for name in tuple(rows) or ROWS):
-        teachers, teacher = _teachers(folder, data, own)
+    if teachers:
+        weights, teacher = _teachers(folder, data, own)
     return Split(
         data,
         settings,
@@ -94,7 +136,7 @@ def open_split(
             **{name: distilled.synthetic for name, distilled in also.items()},
             "farzi": artifact.synthetic,
         },
-        teachers,
+        weights,
         own=own,
         teacher=teacher,
         num_bytes={

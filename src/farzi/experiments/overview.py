@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -113,11 +112,10 @@ def chosen_rows(all_found: Sequence[Collected]) -> list[Chosen]:
     """The distilled row that validation chooses, for each source and size.
 
     A row counts where full data stand beside it and no limit stopped it. Test scores play no part.
-    A row with fewer splits than another is not compared with it: losses of other users differ.
 
     Returns:
-        the rows with the lowest validation loss, the mean of their runs; those at the paper's sizes
-        first.
+        the rows with the lowest validation loss, the mean of their splits; those at the paper's
+        sizes first.
     """
     best: dict[tuple[str, str], tuple[tuple[int, float], Chosen]] = {}
     for found in sorted(all_found, key=_is_not_the_papers):
@@ -128,8 +126,7 @@ def chosen_rows(all_found: Sequence[Collected]) -> list[Chosen]:
             for row in comparison.rows:
                 if row.name not in group.distil_s or not row.finished:
                     continue
-                losses = comparison.validation(row.name)
-                rank = (-len(losses), statistics.fmean(losses))
+                rank = comparison.validation_rank(row.name)
                 key = (group.source, group.size)
                 if key not in best or rank < best[key][0]:
                     best[key] = (rank, Chosen(found.name, group, comparison, row))

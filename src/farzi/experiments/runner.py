@@ -13,26 +13,24 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import logging
 import math
-import multiprocessing
-import os
 import re
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from farzi.data.files import write_text
-from farzi.errors import FarziError, RunLockedError
+from farzi.errors import RunLockedError
 from farzi.experiments.specification import Experiment
 from farzi.experiments.store import wall_seconds
 from farzi.experiments.workbench import Workbench
+from farzi.experiments.workers import Here, Worker, ready
 
 __all__ = ["Cell", "Outcome", "Places", "duration", "plan_cells", "run_experiment"]
 
@@ -261,20 +259,21 @@ def run_experiment(
         state = _State(cells, results / "cells", folder)
         started = time.monotonic()
         outcome = Outcome(there=len(state.there))
-        workers: list[_Worker | _Here] = [
-            _Worker(experiment, places) for _ in range(min(jobs, len(state.left())))
+        make = functools.partial(make_cell, experiment, places)
+        workers: list[Worker[Cell] | Here[Cell]] = [
+            Worker(make) for _ in range(min(jobs, len(state.left())))
         ]
         if not jobs:
-            workers = [_Here(experiment, places)]
+            workers = [Here(make)]
         try:
             while True:
                 late = budget_s is not None and time.monotonic() - started >= budget_s
                 if not late:
                     for worker in workers:
-                        if worker.cell is None and (cell := state.next_cell()) is not None:
+                        if worker.piece is None and (cell := state.next_cell()) is not None:
                             state.begin(cell)
                             worker.begin(cell)
-                busy = [worker for worker in workers if worker.cell is not None]
+                busy = [worker for worker in workers if worker.piece is not None]
                 if report is not None:
                     notes = "; ".join(worker.note for worker in busy)
                     state.expect(outcome, jobs)
@@ -288,10 +287,10 @@ def run_experiment(
                 if should_stop():
                     outcome.stopped = "a signal"
                     break
-                for worker in _ready(busy):
-                    cell = worker.cell
+                for worker in ready(busy):
+                    cell = worker.piece
                     reason = worker.hear()
-                    if worker.cell is None and cell is not None:
+                    if worker.piece is None and cell is not None:
                         state.finish(cell, reason)
                         if reason is not None:  # at once: hours of other cells may follow
                             _log.warning("%s failed: %s", cell, reason)
@@ -388,128 +387,7 @@ def _on_disk(cell: Cell, runs: Path) -> bool:
     return (runs / f"{cell.row}-{key}" / "artifact" / "farzi.json").is_file()
 
 
-# ------------------------------------------------------------------------------------- workers
-
-
-class _Worker:
-    """A process that makes one cell after another, and ends when nobody listens any more."""
-
-    def __init__(self, experiment: Experiment, places: Places) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, experiment, places), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.cell: Cell | None = None
-        self.note = ""
-
-    def begin(self, cell: Cell) -> None:
-        self.cell, self.note = cell, str(cell)
-        self.connection.send(cell)
-
-    def hear(self) -> str | None:
-        """Take one message: afterwards `cell` is None where it is done, or failed for a reason."""
-        try:
-            kind, text = self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            self.process.join()
-            self.cell = None
-            return f"its process ended with {self.process.exitcode}"
-        if kind == "told":
-            self.note = f"{self.cell}: {text}"
-            return None
-        self.cell = None
-        return None if kind == "done" else str(text)
-
-    def end(self) -> None:
-        self.connection.close()
-        if self.cell is not None:
-            self.process.terminate()
-        self.process.join()
-
-
-class _Here:
-    """The same in this process: a cell is done when `begin` returns."""
-
-    def __init__(self, experiment: Experiment, places: Places) -> None:
-        self.experiment, self.places = experiment, places
-        self.cell: Cell | None = None
-        self.note = ""
-        self.failed: str | None = None
-
-    def begin(self, cell: Cell) -> None:
-        self.cell, self.note = cell, str(cell)
-        self.failed = _made(self.experiment, self.places, cell, lambda note: None)
-
-    def hear(self) -> str | None:
-        self.cell = None
-        return self.failed
-
-    def end(self) -> None:
-        self.cell = None
-
-
-def _ready(workers: Sequence[_Worker | _Here]) -> list[_Worker | _Here]:
-    """The workers that have something to say, within half a second."""
-    away = [worker for worker in workers if isinstance(worker, _Worker)]
-    if not away:
-        return list(workers)
-    heard = wait([worker.connection for worker in away], timeout=0.5)
-    return [worker for worker in away if worker.connection in heard]
-
-
-def _work(connection: Connection, experiment: Experiment, places: Places) -> None:
-    """What a worker does: one thread, one cell at a time."""
-    import signal
-
-    import torch
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    told_s = 0.0
-
-    def tell(note: str) -> None:
-        nonlocal told_s
-        if time.monotonic() - told_s > 0.5:
-            told_s = time.monotonic()
-            with contextlib.suppress(OSError):  # nobody listens: the cell is finished, and kept
-                connection.send(("told", note))
-
-    while True:
-        try:
-            cell = connection.recv()
-        except (EOFError, OSError):
-            return
-        reason = _made(experiment, places, cell, tell)
-        try:
-            connection.send(("done", "") if reason is None else ("failed", reason))
-        except OSError:
-            return
-
-
-def _leave_with_parent() -> None:
-    """End this process when its parent is killed, so that the next run finds no one at its cells.
-
-    What a cell writes is complete at every moment, and it is made again.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _made(
-    experiment: Experiment, places: Places, cell: Cell, tell: Callable[[str], None]
-) -> str | None:
-    """Make a cell; why it failed, or None."""
-    try:
-        make_cell(experiment, places, cell, tell)
-    except FarziError as error:
-        return " ".join(str(error).split())
-    except Exception as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return None
+# --------------------------------------------------------------------------------------- making
 
 
 _benches: dict[tuple[int, str, str | None], Workbench] = {}

@@ -59,7 +59,7 @@ def test_the_labels_at_the_start_are_those_teachers_predictions(run, tmp_path):
 
 def test_rows_and_the_ensemble_read_those_teachers(run):
     data, folder = run
-    split = open_split(folder, data, rows=["teachers", "random-soft"])
+    split = open_split(folder, data)
     teacher = split.build_teacher()
     assert teacher.settings()["width"] == 12
     assert split.build_student().settings()["width"] != 12

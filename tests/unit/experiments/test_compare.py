@@ -1,13 +1,16 @@
+import contextlib
 import json
 
 import pytest
 
 from farzi.cli import main
 from farzi.distill import distill
-from farzi.errors import SettingsError
+from farzi.errors import DataError, SettingsError
 from farzi.evaluation import evaluate
+from farzi.experiments.ahead import Elsewhere, Piece
 from farzi.experiments.compare import CompareSettings
 from farzi.experiments.comparison import Comparison
+from farzi.experiments.opened import Opener
 from farzi.experiments.rows import ROWS
 from farzi.models.weights import load_weights
 from toy import SMALL, toy_data, write_log
@@ -73,6 +76,43 @@ def test_the_first_split_can_choose_for_all(tmp_path, capsys):
         assert [(choice["split_seed"], choice["tries"]) for choice in row["chosen"]] == [(3, 2)]
     kinds = [path.name.split(".")[0] for path in (tmp_path / "runs/split-5/compared").iterdir()]
     assert sorted(kinds) == ["score", "score"]
+
+
+def test_several_processes_find_what_one_does(tmp_path, capsys):
+    for split in (3, 5):
+        data = toy_data(tmp_path, split_seed=split)
+        distill(data, tmp_path / "runs" / f"split-{split}", SMALL)
+        distill(data, tmp_path / "starts" / f"split-{split}", SMALL.with_values({"outer.steps": 0}))
+    command = ["compare", str(tmp_path / "runs"), "--seeds", "1", "--tune-once", "--json", "-q"]
+    command += ["--rows", "most-popular", "random-soft", "farzi"]
+    command += ["--also", f"before={tmp_path / 'starts'}", *ONE_SETTING.split()]
+    assert main([*command, "--jobs", "2"]) == 0
+    together = capsys.readouterr().out
+    kept = [path for path in (tmp_path / "runs").glob("*/compared/*.json")]
+    names = {json.loads(path.read_text())["identity"]["row"] for path in kept}
+    assert names == {"most-popular", "random-soft", "farzi", "before"}
+    assert main([*command, "--fresh"]) == 0
+    alone, together = (json.loads(text) for text in (capsys.readouterr().out, together))
+    assert [row["metrics"] for row in together["rows"]] == [row["metrics"] for row in alone["rows"]]
+    assert [row["num_runs"] for row in together["rows"]] == [2, 2, 2, 2]
+    assert together["clock"] == alone["clock"]
+    assert main([*command, "--jobs", "0"]) == 2
+    assert capsys.readouterr().err == "farzi: --jobs must be at least 1, got 0.\n"
+
+
+def test_what_another_process_cannot_make_fails_here(tmp_path):
+    distill(toy_data(tmp_path), tmp_path / "run", SMALL)
+    settings = CompareSettings(rows=("random",), seeds=1, max_steps=20)
+    piece = Piece(0, "random", None)
+    told = []
+    for folder, fails in ((tmp_path / "kept", False), (tmp_path / "toy.tsv", True)):
+        elsewhere = Elsewhere(Opener((tmp_path / "run",)), jobs=2)
+        with pytest.raises(DataError) if fails else contextlib.nullcontext():
+            elsewhere.make(
+                [piece], settings, [folder], "code", "cpu", lambda done, note: told.append(note)
+            )
+    assert "random, tuning" in told
+    assert {path.name.split(".")[0] for path in (tmp_path / "kept").iterdir()} == {"tune", "try"}
 
 
 def test_further_runs_are_rows_of_their_own(tmp_path, capsys):
