@@ -46,11 +46,11 @@ demo: $(STAMP)
 	@echo "[demo] distil stdlib-calls"
 	@rm -rf $(DEMO_DIR)
 	@$(BIN)/python -m farzi distill stdlib-calls --out $(DEMO_DIR) --config experiments/demo.toml \
-		--outer-steps 10
+		--outer-steps 5
 	@echo "[demo] compare"
 	@$(BIN)/python -m farzi compare stdlib-calls --artifact $(DEMO_DIR) --seeds 2 \
 		--rows full random farzi most-popular --grid-lr 0.01 --grid-dropout 0 0.35 --grid-decay 0 --full-batch 32 \
-		--patience 6 --tune-seconds 40
+		--grid-schedule linear --max-steps 600 --max-epochs 24 --tune-seconds 40 --jobs 2
 	@echo "$(DEMO_DIR)/artifact"
 	@echo "$(DEMO_DIR)/report.html"
 
