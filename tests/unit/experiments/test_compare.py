@@ -88,7 +88,7 @@ def test_several_processes_find_what_one_does(tmp_path, capsys):
     command += ["--also", f"before={tmp_path / 'starts'}", *ONE_SETTING.split()]
     assert main([*command, "--jobs", "2"]) == 0
     together = capsys.readouterr().out
-    kept = [path for path in (tmp_path / "runs").glob("*/compared/*.json")]
+    kept = list((tmp_path / "runs").glob("*/compared/*.json"))
     names = {json.loads(path.read_text())["identity"]["row"] for path in kept}
     assert names == {"most-popular", "random-soft", "farzi", "before"}
     assert main([*command, "--fresh"]) == 0
