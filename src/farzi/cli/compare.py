@@ -89,7 +89,7 @@ def compare(
         farzi compare stdlib-calls --artifact runs/calls --rows full farzi --json
     """
     from farzi.api import compare as run_comparison
-    from farzi.experiments.tables import notes, ratio_lines, terminal
+    from farzi.experiments.tables import notes, ratio_lines, reached_lines, terminal
     from farzi.provenance import is_home, is_run, read_again, remembered_by, split_folders
 
     runs = [*([Path(run_or_source)] if is_run(run_or_source) else []), *artifact]
@@ -132,7 +132,7 @@ def compare(
     (table,) = terminal(result)
     output.result(result.to_json(), text=table)
     if not output.json:
-        for line in [*ratio_lines(result), *notes(result)]:
+        for line in [*ratio_lines(result), *reached_lines(result), *notes(result)]:
             print(line)
     if report and is_home(runs[0]):
         data = read_again(remembered_by(split_folders(runs[0])[0]), on, **reading.asked)

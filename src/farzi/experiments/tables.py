@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from farzi.experiments.collected import Group, break_even
-from farzi.experiments.comparison import Comparison, Difference, RowResult, Spread
+from farzi.experiments.comparison import Comparison, Difference, Reached, RowResult, Spread
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,6 +27,7 @@ __all__ = [
     "ranking_grid",
     "ratio_interval",
     "ratio_lines",
+    "reached_lines",
     "rich_table",
     "settings_of",
     "summary_grid",
@@ -336,11 +337,13 @@ def _score(row: RowResult, metric: str) -> str:
 def _cost_cells(row: RowResult) -> tuple[str, ...]:
     step = "" if row.step is None else f"{row.step:,.0f}"
     events = "" if row.events is None else f"{row.events:,.0f}"
-    reached = []
-    for each in row.reached:
-        some = f" ({each.runs} of {row.num_runs} runs)" if each.runs < row.num_runs else ""
-        reached.append("never" if each.seconds is None else seconds(each.seconds) + some)
+    reached = [_reached(row, each) for each in row.reached]
     return (row.name, step, events, seconds(row.seconds), times(row.faster), *reached)
+
+
+def _reached(row: RowResult, reached: Reached) -> str:
+    some = f" ({reached.runs} of {row.num_runs} runs)" if reached.runs < row.num_runs else ""
+    return "never" if reached.seconds is None else seconds(reached.seconds) + some
 
 
 def spread(value: Spread | None, metric: str) -> str:
@@ -387,6 +390,18 @@ def ratio_lines(comparison: Comparison) -> list[str]:
         for row in comparison.ratio_intervals
     ]
     return [f"of full, with 95 % intervals: {', '.join(told)}"] if told else []
+
+
+def reached_lines(comparison: Comparison) -> list[str]:
+    """A line for each share of full data's quality: the seconds until each row came there."""
+    told: dict[float, list[str]] = {}
+    for row in comparison.rows:
+        for each in row.reached:
+            if row.name == "full" or each.seconds is not None:
+                told.setdefault(each.share, []).append(f"{row.name} {_reached(row, each)}")
+    return [
+        f"seconds to {share:.0%} of full: {', '.join(rows)}" for share, rows in sorted(told.items())
+    ]
 
 
 def ratio_interval(comparison: Comparison, row: str) -> str:

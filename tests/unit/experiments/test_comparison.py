@@ -10,7 +10,7 @@ import pytest
 from farzi.experiments.comparison import Comparison, RowResult, Spread, compare_runs
 from farzi.experiments.pages import _choice_grid
 from farzi.experiments.results import Choice, Run
-from farzi.experiments.tables import markdown, notes, ratio_lines
+from farzi.experiments.tables import markdown, notes, ratio_lines, reached_lines
 from farzi.experiments.tuning import Search, Try
 from made_up_runs import RANKING, compared, run, training
 
@@ -211,6 +211,9 @@ def test_seconds_to_a_share_of_full_data_are_read_off_the_curve():
     ]
     assert [each.seconds for each in result.row("random").reached] == [None, None]
     assert [each.runs for each in result.row("random").reached] == [0, 0]
+    assert [line.split("farzi ")[1] for line in reached_lines(result)] == ["2.0", "3.0"]
+    assert reached_lines(result)[0].startswith("seconds to 95% of full: full ")
+    assert not any("random" in line for line in reached_lines(result))
 
 
 @pytest.mark.parametrize(
