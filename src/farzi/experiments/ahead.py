@@ -64,6 +64,7 @@ class Piece:
 
     Args:
         place: of the split among all.
+        split_seed: the split's seed.
         row: the row.
         seed: which student; None: the search.
         runs: how many runs it counts for.
@@ -71,13 +72,14 @@ class Piece:
     """
 
     place: int
+    split_seed: int
     row: str
     seed: int | None
     runs: int = 1
     needs: Piece | None = None
 
     def __str__(self) -> str:
-        return f"{self.row}, {'tuning' if self.seed is None else f'seed {self.seed}'}"
+        return f"split {self.split_seed}, {self.row}"
 
 
 @dataclass

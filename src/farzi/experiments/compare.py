@@ -151,10 +151,10 @@ def _pieces(
             tuned = 0 if tune_once else place
             if row.trained and tuned == place:
                 tries = most_tries(settings.axes(row, split))
-                searches[place, name] = Piece(place, name, None, tries)
+                searches[place, name] = Piece(place, split.seed, name, None, tries)
                 pieces.append(searches[place, name])
             pieces += [
-                Piece(place, name, seed, needs=searches.get((tuned, name)))
+                Piece(place, split.seed, name, seed, needs=searches.get((tuned, name)))
                 for seed in range(settings.seeds if row.trained else 1)
             ]
     return pieces

@@ -103,7 +103,7 @@ def test_several_processes_find_what_one_does(tmp_path, capsys):
 def test_what_another_process_cannot_make_fails_here(tmp_path):
     distill(toy_data(tmp_path), tmp_path / "run", SMALL)
     settings = CompareSettings(rows=("random",), seeds=1, max_steps=20)
-    piece = Piece(0, "random", None)
+    piece = Piece(0, 0, "random", None)
     told = []
     for folder, fails in ((tmp_path / "kept", False), (tmp_path / "toy.tsv", True)):
         elsewhere = Elsewhere(Opener((tmp_path / "run",)), jobs=2)
@@ -111,7 +111,7 @@ def test_what_another_process_cannot_make_fails_here(tmp_path):
             elsewhere.make(
                 [piece], settings, [folder], "code", "cpu", lambda done, note: told.append(note)
             )
-    assert "random, tuning" in told
+    assert "split 0, random" in told
     assert {path.name.split(".")[0] for path in (tmp_path / "kept").iterdir()} == {"tune", "try"}
 
 
