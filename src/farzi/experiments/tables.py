@@ -140,11 +140,7 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if comparison.clock:
         lines.append(f"seconds: {comparison.clock}")
-    if (apart := _pace_apart(comparison)) > PACES_ALIKE:
-        lines.append(
-            f"the machine was up to {apart:.1f} times slower at some runs than at others (a fixed "
-            "piece of training beside each): seconds of a row against another's are that uncertain"
-        )
+    lines += _uneven_machines(comparison)
     if capped := [row.name for row in comparison.rows if "cap" in row.stopped and row.finished]:
         lines.append(f"stopped by a limit at least once: {', '.join(capped)}")
     if falling := [row.name for row in comparison.rows if row.still_falling]:
@@ -165,16 +161,28 @@ def notes(comparison: Comparison) -> list[str]:
     return [*lines, *_not_ranked(comparison), *differences_worth_reading(comparison)]
 
 
-def _pace_apart(comparison: Comparison) -> float:
-    """How much slower the machine was at its slowest run than at its fastest; 1 where unknown."""
-    paces = [
-        run["training"]["pace_s"]
-        for split in comparison.splits
-        for runs in split["rows"].values()
-        for run in runs
-        if run.get("training") and run["training"].get("pace_s")
-    ]
-    return max(paces) / min(paces) if paces else 1.0
+def _uneven_machines(comparison: Comparison) -> list[str]:
+    """What makes seconds of one row uncertain against those of another."""
+    paces: dict[str, list[float | None]] = {}
+    for split in comparison.splits:
+        for row, runs in split["rows"].items():
+            trained = [run["training"] for run in runs if run.get("training")]
+            paces.setdefault(row, []).extend(training.get("pace_s") for training in trained)
+    known = [pace for taken in paces.values() for pace in taken if pace]
+    if not known:
+        return []
+    lines = []
+    if (apart := max(known) / min(known)) > PACES_ALIKE:
+        lines.append(
+            f"the machine was up to {apart:.1f} times slower at some runs than at others (a fixed "
+            "piece of training beside each): seconds of a row against another's are that uncertain"
+        )
+    if unknown := [row for row, taken in paces.items() if not all(taken)]:
+        lines.append(
+            f"how fast the machine was is not known of some runs of {', '.join(unknown)}: their "
+            "seconds may be those of another machine"
+        )
+    return lines
 
 
 def _searches_cut_short(comparison: Comparison) -> list[str]:
