@@ -566,6 +566,7 @@ def compare(
     shifts: Sequence[int] = (),
     full_batch: Sequence[int] = (),
     tune_seconds: float | None = None,
+    tune_sweeps: int | None = None,
     tune_once: bool = False,
     patience: int | None = None,
     max_steps: int | None = None,
@@ -599,6 +600,8 @@ def compare(
         shifts: places by which labelled rows are moved at most, likewise; see `train`.
         full_batch: sequences a step that the rows of all training data are tuned over.
         tune_seconds: seconds of training that tuning one row on one split may take.
+        tune_sweeps: how often the search of a row goes over what is tuned, at most; None: once, and
+            over the step size again.
         tune_once: tune on the first split alone, and train on the others with what it chose.
         patience: looks at validation without improvement after which a run stops.
         max_steps: most steps of a small row.
@@ -645,6 +648,7 @@ def compare(
     }
     numbers = {
         "tune_seconds": tune_seconds,
+        "tune_sweeps": tune_sweeps,
         "patience": patience,
         "max_steps": max_steps,
         "max_epochs": max_epochs,

@@ -36,6 +36,7 @@ def compare(
     grid_shift: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     full_batch: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     tune_seconds: float | None = None,
+    tune_sweeps: int | None = None,
     tune_once: bool = False,
     patience: int | None = None,
     max_steps: int | None = None,
@@ -75,6 +76,8 @@ def compare(
             `farzi train`.
         full_batch: sequences a step that the rows of all training data are tuned over.
         tune_seconds: seconds of training that tuning one row on one split may take.
+        tune_sweeps: how often the search of a row goes over what is tuned, at most; without it
+            once, and over the step size again.
         tune_once: tune on the first split alone, and train on the others with what it chose.
         patience: looks at validation without improvement after which a run stops; looks are a tenth
             of the steps so far apart.
@@ -118,6 +121,7 @@ def compare(
             shifts=grid_shift,
             full_batch=full_batch,
             tune_seconds=tune_seconds,
+            tune_sweeps=tune_sweeps,
             tune_once=tune_once,
             patience=patience,
             max_steps=max_steps,

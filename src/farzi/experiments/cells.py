@@ -46,6 +46,7 @@ class CompareSettings:
         shifts: places by which labelled rows are moved at most that are tried; 0: not at all.
         tune_seconds: seconds of training that the search of one row and split may take; None: as
             long as it needs.
+        tune_sweeps: how often that search goes over what is tuned, at most.
         max_steps: most steps of a small row.
         max_epochs: most epochs of a row of all training data; None: as many as `max_steps` allows,
             or 200 where that is more.
@@ -69,6 +70,7 @@ class CompareSettings:
     schedules: tuple[Schedule, ...] = ("constant",)
     shifts: tuple[int, ...] = (0,)
     tune_seconds: float | None = None
+    tune_sweeps: int = 1
     max_steps: int = 20_000
     max_epochs: int | None = None
     patience: int = 10
@@ -86,6 +88,7 @@ class CompareSettings:
             ("max_epochs", 1 if self.max_epochs is None else self.max_epochs),
             ("max_steps", self.max_steps),
             ("patience", self.patience),
+            ("tune_sweeps", self.tune_sweeps),
         ):
             if count < 1:
                 raise SettingsError(f"`{name}` must be at least 1, got {count}.")
@@ -185,7 +188,10 @@ class Cells:
     def _tuning(self, row: Row) -> dict[str, Any]:
         """What is tried of a row, and how long."""
         axes = {axis: list(values) for axis, values in self.settings.axes(row, self.split).items()}
-        return {"axes": axes, "tune_seconds": self.settings.tune_seconds}
+        tuning: dict[str, Any] = {"axes": axes, "tune_seconds": self.settings.tune_seconds}
+        if self.settings.tune_sweeps > 1:  # results of before there were several keep their names
+            tuning["sweeps"] = self.settings.tune_sweeps
+        return tuning
 
     def score_identity(self, name: str, row: Row, seed: int) -> dict[str, Any]:
         """All that a scored student, or a model as it is, depends on."""
@@ -208,6 +214,7 @@ class Cells:
                 self.settings.axes(row, self.split),
                 lambda choice: self._tried(name, row, choice, tell),
                 budget_s=self.settings.tune_seconds,
+                sweeps=self.settings.tune_sweeps,
             )
             return found.to_json()
 

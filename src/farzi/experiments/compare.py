@@ -150,7 +150,7 @@ def _pieces(
         for name, row in rows.items():
             tuned = 0 if tune_once else place
             if row.trained and tuned == place:
-                tries = most_tries(settings.axes(row, split))
+                tries = most_tries(settings.axes(row, split), settings.tune_sweeps)
                 searches[place, name] = Piece(place, split.seed, name, None, tries)
                 pieces.append(searches[place, name])
             pieces += [

@@ -79,7 +79,7 @@ class Search:
         return cls(Choice(**values["best"]), tries, values["left_out"])
 
 
-def most_tries(axes: Axes) -> int:
+def most_tries(axes: Axes, sweeps: int = 1) -> int:
     """How many settings a search tries at most; none where there is but one.
 
     Example:
@@ -91,18 +91,28 @@ def most_tries(axes: Axes) -> int:
     if first == 1 and all(number == 1 for number in others):
         return 0
     again = first - 1 if any(number > 1 for number in others) else 0
-    return first + sum(number - 1 for number in others) + again
+    changes = first - 1 + sum(number - 1 for number in others)
+    return 1 + sweeps * changes + again
 
 
-def search(axes: Axes, run: Callable[[Choice], Try], *, budget_s: float | None = None) -> Search:
+def search(
+    axes: Axes,
+    run: Callable[[Choice], Try],
+    *,
+    budget_s: float | None = None,
+    sweeps: int = 1,
+) -> Search:
     """Search the axes one after another; the first is the step size.
 
-    Where every axis has one value there is nothing to search, and nothing is tried.
+    Where every axis has one value there is nothing to search, and nothing is tried. One sweep over
+    the axes, and the step size once more, finds what is best where the axes hardly depend on one
+    another. Where dropout is of use with label smoothing alone, say, it takes more.
 
     Args:
         axes: values of each, the one to begin with first.
         run: tries a setting.
         budget_s: seconds of training after which no further setting is tried; None: no limit.
+        sweeps: over all axes, at most; the search ends after one that changes nothing.
 
     Raises:
         NonFiniteError: training diverged with every setting.
@@ -111,24 +121,23 @@ def search(axes: Axes, run: Callable[[Choice], Try], *, budget_s: float | None =
     if most_tries(axes) == 0:
         return Search(Choice(**firsts), ())
     done: dict[Choice, Try] = {}
-    left_out = 0
+    left_out: set[Choice] = set()
 
     def best() -> Choice:
         return min(done, key=lambda choice: _loss(done[choice]))
 
     def try_axis(name: str) -> None:
-        nonlocal left_out
         around = best() if done else Choice(**firsts)
         for value in axes[name]:
             changed: dict[str, Any] = {name: value}
             choice = replace(around, **changed)
             if choice in done:
                 continue
-            if budget_s is not None and sum(each.seconds for each in done.values()) >= budget_s:
-                left_out += bool(done)
-                if done:
-                    continue
-            done[choice] = run(choice)
+            spent = sum(each.seconds for each in done.values())
+            if done and budget_s is not None and spent >= budget_s:
+                left_out.add(choice)
+            else:
+                done[choice] = run(choice)
 
     first, *others = axes
     try_axis(first)
@@ -137,11 +146,17 @@ def search(axes: Axes, run: Callable[[Choice], Try], *, budget_s: float | None =
         try_axis(name)
     if best() != before:
         try_axis(first)
+    for _ in range(sweeps - 1):
+        before = best()
+        for name in axes:
+            try_axis(name)
+        if best() == before:
+            break
     if not math.isfinite(_loss(done[best()])):
         raise NonFiniteError(
             f"training diverged with every setting of {len(done)}; try smaller step sizes."
         )
-    return Search(best(), tuple(done.values()), left_out)
+    return Search(best(), tuple(done.values()), len(left_out))
 
 
 def _loss(tried: Try) -> float:

@@ -144,6 +144,7 @@ def test_a_result_depends_on_what_its_row_reads(split, change, rows):
         {"schedules": ("linear",)},
         {"patience": 3},
         {"max_steps": 41},
+        {"tune_sweeps": 2},
     ],
 )
 def test_a_result_depends_on_how_it_is_tuned(split, settings):
@@ -217,6 +218,7 @@ def test_a_constant_schedule_is_no_part_of_a_name(split):
     row = load_row("random")
     identity = Cells(split, QUICK).score_identity("random", row, 0)
     assert "schedule" not in identity["axes"]
+    assert "sweeps" not in identity
     assert "schedule" not in named_by(asdict(Choice(0.05, 3)))
     assert named_by(asdict(Choice(0.05, 3, schedule="linear")))["schedule"] == "linear"
 

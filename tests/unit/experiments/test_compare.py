@@ -165,6 +165,7 @@ def test_train_and_evaluate_an_artifact(tmp_path, capsys):
         {"dropouts": (1.0,)},
         {"decays": (-0.1,)},
         {"max_steps": 0},
+        {"tune_sweeps": 0},
     ],
 )
 def test_wrong_settings_are_refused(wrong):

@@ -1,6 +1,7 @@
 """The search over settings, on losses that are made up, so that the best is known."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -60,6 +61,31 @@ def test_the_step_size_is_tried_again_when_another_axis_changed():
     assert len(found.tries) == 6 == most_tries(axes)
     still = {"lr": (0.01, 0.02, 0.005), "batch_size": (16, 64)}
     assert len(search(still, tilted).tries) == 4
+
+
+def test_more_sweeps_find_what_two_axes_are_worth_together():
+    """Dropout helps with smoothing alone, and is tried before it, as on stdlib-calls."""
+
+    def together(choice):
+        both = choice.dropout and choice.smoothing
+        return Try(choice, 6 - choice.smoothing + (-0.3 if both else 0.1) * choice.dropout)
+
+    axes = {
+        "lr": (0.01, 0.02),
+        "batch_size": (64,),
+        "dropout": (0.0, 0.35),
+        "smoothing": (0.0, 0.1),
+    }
+    once, thrice = search(axes, together), search(axes, together, sweeps=3)
+    assert once.best == Choice(0.01, 64, 0.0, 0.0, 0.1)
+    assert thrice.best == Choice(0.01, 64, 0.0, 0.35, 0.1)
+    assert thrice.tries[: len(once.tries)] == once.tries
+    assert len(thrice.tries) == len({each.choice for each in thrice.tries}) == 7
+    assert len(thrice.tries) <= most_tries(axes, 3)
+    short = search(
+        axes, lambda choice: replace(together(choice), seconds=1.0), budget_s=4, sweeps=3
+    )
+    assert (len(short.tries), short.left_out) == (4, 2)
 
 
 def test_the_earlier_of_two_equal_settings_stands():
