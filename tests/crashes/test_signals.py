@@ -58,8 +58,13 @@ def test_a_listener_leaves_nothing_behind_and_yields_to_another() -> None:
     with interrupted_by_signals(lambda: called.append("outer")):
         with interrupted_by_signals(lambda: called.append("inner")):
             pass  # the outer one reads the signals already
-        with pytest.raises(KeyboardInterrupt):
-            _ask_oneself_to_stop()
+        # A shell without job control starts what runs in its background with SIGINT ignored.
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                _ask_oneself_to_stop()
+        finally:
+            signal.signal(signal.SIGINT, handler)
     assert called == ["outer"]
     assert (_open_files(), threading.active_count()) == before
     assert signal.set_wakeup_fd(-1) == -1

@@ -79,8 +79,11 @@ def test_a_history_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_a_text_is_read_from_the_start_of_a_sentence(tmp_path: Path) -> None:
     saved(tmp_path, WORDS, Transformer)
     model = farzi.load_model(tmp_path)
-    assert torch.equal(model.scores([["the", "bank"]])[0], model(torch.tensor([[1, 2, 0]]))[0, -1])
-    assert torch.equal(model.scores([[]])[0], model(torch.tensor([[1]]))[0, -1])
+    # Processors differ in how they round a product for one position and for all of them.
+    for history, tokens in ((["the", "bank"], [1, 2, 0]), ([], [1])):
+        with torch.no_grad():
+            expected = model(torch.tensor([tokens]))[0, -1]
+        torch.testing.assert_close(model.scores([history])[0], expected)
 
 
 def test_it_trains_on_as_any_module(tmp_path: Path) -> None:
