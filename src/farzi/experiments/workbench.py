@@ -7,6 +7,8 @@ Both stand under names that say what they depend on, so that rows and variants s
 from __future__ import annotations
 
 import functools
+import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -15,10 +17,11 @@ from typing import Any
 
 from farzi.artifact import read_artifact
 from farzi.data import PreparedData, prepare
+from farzi.data.files import read_json, write_text
 from farzi.distill import DistillSettings, distill
 from farzi.distill.run import Plan, plan_run
 from farzi.distill.teachers import Omega
-from farzi.errors import NonFiniteError, SettingsError
+from farzi.errors import DataError, NonFiniteError, SettingsError
 from farzi.evaluation import evaluate
 from farzi.experiments.cells import Cells
 from farzi.experiments.ranking import Configuration, Ranked, configurations
@@ -39,6 +42,46 @@ Tell = Callable[[str], None]
 @functools.lru_cache(maxsize=2)
 def _prepared(source: str, read: tuple[tuple[str, Any], ...], split_seed: int) -> PreparedData:
     return prepare(source, split_seed=split_seed, **dict(read))
+
+
+class _Meter:
+    """Processor seconds of what several processes may work at, each going on where one was cut off.
+
+    Args:
+        file: where the seconds so far are kept, a few seconds old at most.
+        goes_on: whether another process began; its seconds count too.
+
+    Raises:
+        DataError: it did, and nothing says how long it took.
+    """
+
+    def __init__(self, file: Path, *, goes_on: bool) -> None:
+        self.file = file
+        self.started = self.kept = time.process_time()
+        self.before = 0.0
+        if goes_on:
+            try:
+                self.before = float(read_json(file)["seconds"])
+            except (OSError, ValueError, KeyError, TypeError):
+                raise DataError(
+                    f"{file}: does not say how long the run beside it took; remove that run."
+                ) from None
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._write()
+
+    @property
+    def seconds(self) -> float:
+        """Of all processes until now."""
+        return self.before + time.process_time() - self.started
+
+    def keep(self) -> None:
+        """Keep the seconds, where a few more have passed."""
+        if time.process_time() - self.kept > 2:
+            self._write()
+
+    def _write(self) -> None:
+        self.kept = time.process_time()
+        write_text(self.file, json.dumps({"seconds": round(self.seconds, 2)}) + "\n")
 
 
 @dataclass(frozen=True)
@@ -236,7 +279,12 @@ class Workbench:
         return omega
 
     def train_teachers(self, tell: Tell) -> None:
-        """Train the teachers, and keep what they cost."""
+        """Train the teachers, and keep what they cost.
+
+        Those that are there, or were begun, have no result, and what they cost is not known: they
+        are trained anew.
+        """
+        shutil.rmtree(self.teachers_folder(), ignore_errors=True)
         started = time.process_time()
         omega = self._main.train_teachers(
             self.teachers_folder(), report=lambda stage, done, total, note: tell(note)
@@ -251,7 +299,12 @@ class Workbench:
         """Distil for one row, going on with a run that is there, and keep what it cost."""
         plan, folder = self.plans[name], self.run_folder(name)
         resume = (folder / "settings.json").is_file()
-        started = time.process_time()
+        meter = _Meter(folder.with_name(f"seconds-{folder.name}.json"), goes_on=resume)
+
+        def report(stage: str, done: int, total: int, note: str) -> None:
+            meter.keep()
+            tell(f"{stage} {done} of {total}, {note}")
+
         own = self.teachers_identity(plan) != self.teachers_identity()
         outcome = distill(
             self.data,
@@ -259,13 +312,13 @@ class Workbench:
             plan.settings,
             resume=resume,
             teachers=None if own else self.teachers_folder(),
-            report=lambda stage, done, total, note: tell(f"{stage} {done} of {total}, {note}"),
+            report=report,
         )
         artifact = read_artifact(folder / "artifact")
         self.store.put(
             self.distill_identity(name),
             {
-                "seconds": round(time.process_time() - started, 2),
+                "seconds": round(meter.seconds, 2),
                 "went_on": resume,
                 "own_teachers": own,
                 "start_loss": outcome.start_loss,
