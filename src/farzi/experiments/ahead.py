@@ -99,7 +99,7 @@ class _Maker:
     folders: Sequence[Path]
     code: str
     device: str
-    _cells: dict[tuple[int, bool], Cells] = field(default_factory=dict, repr=False)
+    _cells: dict[int, Cells] = field(default_factory=dict, repr=False)
 
     def __call__(self, piece: Piece, tell: Tell) -> None:
         """Make a piece.
@@ -108,22 +108,21 @@ class _Maker:
             FarziError: it cannot be made.
         """
         row = load_row(piece.row) if piece.row in ROWS else distilled(piece.row)
-        cells = self._opened(piece.place, row)
+        cells = self._opened(piece.place)
         if piece.needs is not None and piece.needs.place != piece.place:
-            cells = replace(cells, tuned_by=self._opened(piece.needs.place, row))
+            cells = replace(cells, tuned_by=self._opened(piece.needs.place))
         if piece.seed is None:
             cells.tuned(piece.row, row, tell)
         else:
             cells.scored(piece.row, row, piece.seed, tell)
 
-    def _opened(self, place: int, row: Row) -> Cells:
-        """The cells of a split; its teachers are read where the row needs them."""
-        key = (place, "teachers" in row.needs)
-        if key not in self._cells:
-            split = self.opener.open(place, teachers="teachers" in row.needs)
+    def _opened(self, place: int) -> Cells:
+        """The cells of a split, with its teachers where they were kept."""
+        if place not in self._cells:
+            split = self.opener.open(place, teachers=self.opener.has_teachers(place))
             store = Store(self.folders[place])
-            self._cells[key] = Cells(split, self.settings, store, store, self.code, self.device)
-        return self._cells[key]
+            self._cells[place] = Cells(split, self.settings, store, store, self.code, self.device)
+        return self._cells[place]
 
 
 def _make_ahead(

@@ -6,7 +6,7 @@ piece is the same wherever it was made. A piece that is there is not made again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args
 
@@ -20,11 +20,10 @@ from farzi.experiments.splits import Split
 from farzi.experiments.store import RESULT_FORMAT, Store, key_of, named_by
 from farzi.experiments.students import Limits, fixed_run, scored_run, train_student
 from farzi.experiments.tuning import Axes, Search, Try, search
+from farzi.experiments.workers import Tell
 from farzi.training import Schedule
 
 __all__ = ["Cells", "CompareSettings"]
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def compare(
     searches: dict[tuple[str, int], Search] = {}
     kept = stores or [Store() for _ in splits]
     with ExitStack() as held:
-        ahead: set[Piece] = set()
+        ahead: list[Piece] = []
         if elsewhere is not None:
             held.enter_context(threads(1))
             scratch = Path(held.enter_context(tempfile.TemporaryDirectory()))
@@ -76,9 +76,9 @@ def compare(
                 store if store.folder is not None else Store(scratch / str(place))
                 for place, store in enumerate(kept)
             ]
-            ahead = {each for each in pieces if elsewhere.can_make(names[each.row], each.place)}
+            ahead = [each for each in pieces if elsewhere.can_make(names[each.row], each.place)]
             elsewhere.make(
-                [piece for piece in pieces if piece in ahead],
+                ahead,
                 settings,
                 [store.folder for store in kept if store.folder is not None],
                 code,
@@ -91,7 +91,7 @@ def compare(
         ]
         if tune_once:
             every[1:] = [replace(cells, tuned_by=every[0]) for cells in every[1:]]
-        report.begin([piece for piece in pieces if piece in ahead])
+        report.begin(ahead)
         for piece in pieces:
             name, row, cells = piece.row, names[piece.row], every[piece.place]
             tell = report.told(f"split {cells.split.seed}, {name}")

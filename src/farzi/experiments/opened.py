@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +66,22 @@ class Opener:
         """
         folder = self.folders[place]
         data = read_again(remembered_by(folder), self.on, **self.read)
-        others = read_others(self.also)
-        return open_split(folder, data, others=others, teachers=teachers, student=self.student)
+        return open_split(
+            folder, data, others=self._others, teachers=teachers, student=self.student
+        )
 
     def has_teachers(self, place: int) -> bool:
         """Whether the run of a split kept its teachers: else they are trained when it is opened."""
-        return Omega.load(self.folders[place] / "teachers") is not None
+        return (self.folders[place] / "teachers" / "omega.json").is_file()
+
+    @functools.cached_property
+    def _others(self) -> list[tuple[str, Artifact]]:
+        """The further runs, read once for all splits."""
+        return read_others(self.also)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What to open: another process reads for itself."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 def read_others(paths: Mapping[str, str | os.PathLike[str]]) -> list[tuple[str, Artifact]]:

@@ -10,7 +10,7 @@ import functools
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,10 @@ from farzi.experiments.specification import Experiment
 from farzi.experiments.splits import Split
 from farzi.experiments.store import RESULT_FORMAT, Store, key_of, named_by
 from farzi.experiments.students import train_student
+from farzi.experiments.workers import Tell
 from farzi.models import STUDENTS, build_student
 
 __all__ = ["Workbench"]
-
-Tell = Callable[[str], None]
 
 
 @functools.lru_cache(maxsize=2)

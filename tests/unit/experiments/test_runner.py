@@ -129,6 +129,12 @@ def test_teachers_that_were_removed_with_their_artifacts_are_made_first(toy, mon
     ]  # fmt: skip
 
 
+def remove_cells(places, *patterns):
+    for pattern in patterns:
+        for path in (places.results / "toy" / "cells").glob(pattern):
+            path.unlink()
+
+
 def test_teachers_without_a_result_are_trained_anew(toy):
     """What was trained before a cut is not known: its seconds would be missing."""
     experiment, places = toy
@@ -138,9 +144,7 @@ def test_teachers_without_a_result_are_trained_anew(toy):
     (run,) = (places.runs / "toy").glob("teachers-*/run-00.safetensors")
     losses = json.loads(cell.read_text())["result"]["losses"]
     before = run.stat().st_mtime_ns
-    for name in ("teachers.*", "distill.*", "score.farzi.*"):
-        for path in (places.results / "toy" / "cells").glob(name):
-            path.unlink()
+    remove_cells(places, "teachers.*", "distill.*", "score.farzi.*")
     run_experiment(once, places, jobs=0)
     assert run.stat().st_mtime_ns > before
     assert json.loads(cell.read_text())["result"]["losses"] == losses
@@ -155,18 +159,14 @@ def test_seconds_of_a_distillation_that_was_cut_off_count(toy):
     first = json.loads(cell.read_text())["result"]
     assert 0 <= json.loads(spent.read_text())["seconds"] <= first["seconds"]
     assert not first["went_on"]
-    for name in ("distill.*", "score.farzi.*"):
-        for path in (places.results / "toy" / "cells").glob(name):
-            path.unlink()
+    remove_cells(places, "distill.*", "score.farzi.*")
     spent.write_text('{"seconds": 1000}')
     run_experiment(once, places, jobs=0)
     again = json.loads(cell.read_text())["result"]
     assert again["went_on"]
     assert again["seconds"] > 1000
-    cell.unlink()
     spent.unlink()
-    for path in (places.results / "toy" / "cells").glob("score.farzi.*"):
-        path.unlink()
+    remove_cells(places, "distill.*", "score.farzi.*")
     (reason,) = run_experiment(once, places, jobs=0).failed.values()
     assert reason == f"{spent}: does not say how long the run beside it took; remove that run."
 
