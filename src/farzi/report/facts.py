@@ -65,6 +65,8 @@ class Cost:
         outer_s: seconds of the outer steps.
         full_s: seconds in which a student trains on everything, where that was compared.
         distilled_s: seconds in which one trains on the distilled sequences.
+        equal_s: seconds after which all of those that do have full data's validation loss; None
+            where not all come there.
         artifact_bytes: of the distilled tensors.
         source_bytes: of the real training tokens, four a token.
     """
@@ -75,6 +77,7 @@ class Cost:
     distilled_s: float | None
     artifact_bytes: int
     source_bytes: int
+    equal_s: float | None = None
 
     @property
     def distil_s(self) -> float | None:
@@ -85,16 +88,28 @@ class Cost:
     @property
     def saved_s(self) -> float | None:
         """Seconds that each training saves; negative where it takes longer."""
-        if self.full_s is None or self.distilled_s is None:
-            return None
-        return self.full_s - self.distilled_s
+        return self._saved(self.distilled_s)
 
     @property
     def break_even(self) -> float | None:
         """Trainings after which the distillation has paid for itself; None where it never does."""
-        if self.distil_s is None or self.saved_s is None or self.saved_s <= 0:
+        return self._trainings(self.distilled_s)
+
+    @property
+    def equal_break_even(self) -> float | None:
+        """The same for trainings that end where they have full data's validation loss."""
+        return self._trainings(self.equal_s)
+
+    def _saved(self, training_s: float | None) -> float | None:
+        if self.full_s is None or training_s is None:
             return None
-        return self.distil_s / self.saved_s
+        return self.full_s - training_s
+
+    def _trainings(self, training_s: float | None) -> float | None:
+        saved = self._saved(training_s)
+        if self.distil_s is None or saved is None or saved <= 0:
+            return None
+        return self.distil_s / saved
 
 
 @dataclass(frozen=True)
@@ -193,6 +208,28 @@ def read_comparison(file: Path) -> dict[str, Any]:
     return values
 
 
+def reached(row: Mapping[str, Any]) -> dict[float, tuple[float, bool]]:
+    """Seconds until shares of full data's quality, and whether all runs of a row came there.
+
+    Args:
+        row: JSON values of a comparison's row, of any version.
+
+    Returns:
+        by share, those that some run came to; nothing where none was measured.
+    """
+    found = {}
+    values = row.get("reached")
+    for each in values if isinstance(values, list | tuple) else ():
+        if isinstance(each, Mapping) and all(
+            _is_number(each.get(name)) for name in ("share", "seconds", "runs")
+        ):
+            found[float(each["share"])] = (
+                float(each["seconds"]),
+                each["runs"] == row.get("num_runs"),
+            )
+    return found
+
+
 def keep_comparison(run: Path, comparison: Mapping[str, Any]) -> None:
     """Keep a comparison in a run's folder, where reports look for it."""
     write_text(run / COMPARISON, json.dumps(comparison, indent=1, default=str) + "\n")
@@ -264,8 +301,11 @@ def _cost(
 ) -> Cost:
     steps = [r["wall_s"] for r in records if r["step"] > 0 and _is_number(r.get("wall_s"))]
     before = [r["wall_s"] for r in records if r["step"] == 0 and _is_number(r.get("wall_s"))]
-    seconds = {}
+    seconds, equal_s = {}, None
     for row in (comparison or {}).get("rows", ()):
+        if row["name"] == "farzi":
+            came = reached(row).get(1.0)
+            equal_s = came[0] if came is not None and came[1] else None
         taken = row.get("seconds", row.get("train_wall_s"))
         if _is_number(taken) and taken > 0:
             seconds[row["name"]] = float(taken)
@@ -276,4 +316,5 @@ def _cost(
         distilled_s=seconds.get("farzi"),
         artifact_bytes=artifact.num_bytes,
         source_bytes=4 * data.train.num_tokens,
+        equal_s=equal_s,
     )

@@ -13,7 +13,7 @@ from farzi.data import SOURCES
 from farzi.data.files import write_text
 from farzi.data.prepared import PreparedData
 from farzi.report import svg
-from farzi.report.facts import Course, Facts, gather
+from farzi.report.facts import Course, Facts, gather, reached
 from farzi.report.inside import Inside, Kind, look_inside
 from farzi.report.sweep import sweep_view
 
@@ -162,7 +162,14 @@ def _figures(facts: Facts) -> list[tuple[str, str]]:
         if best is not None:
             figures.append((f"{best[1]:.3f}", "validation loss of fresh students, nats a token"))
     cost = facts.cost
-    if cost.full_s and cost.distilled_s:
+    if cost.full_s and cost.equal_s and cost.equal_s < cost.full_s:
+        times = cost.full_s / cost.equal_s
+        words = (
+            "as fast to the validation loss of full data: "
+            f"{_seconds(cost.equal_s)} instead of {_seconds(cost.full_s)}"
+        )
+        figures.append((f"{times:.1f}{_BLANK}×", words))
+    elif cost.full_s and cost.distilled_s:
         times = cost.full_s / cost.distilled_s
         words = f"as fast to train: {_seconds(cost.distilled_s)} instead of {_seconds(cost.full_s)}"
         figures.append((f"{times:.1f}{_BLANK}×", words))
@@ -190,6 +197,8 @@ def _results(facts: Facts) -> dict[str, Any] | None:
         for metric in metrics
     }
     table = []
+    came = {row["name"]: reached(row) for row in rows}
+    shares = sorted({share for of_row in came.values() for share in of_row})
     for row in rows:
         seconds = taken[row["name"]]
         full = taken.get("full")
@@ -210,16 +219,27 @@ def _results(facts: Facts) -> dict[str, Any] | None:
                 "faster": f"{full / seconds:.1f} ×"
                 if full and seconds and row["name"] != "full"
                 else "",
+                "reached": [
+                    _reached(came[row["name"]].get(share)) if seconds else "" for share in shares
+                ],
             }
         )
     return {
         "metrics": metrics,
+        "shares": [_percent(share) for share in shares],
         "rows": table,
         "runs": rows[0].get("num_runs"),
         "splits": comparison.get("split_seeds", []),
         "clock": comparison.get("clock", ""),
         "differences": _difference_charts(comparison),
     }
+
+
+def _reached(came: tuple[float, bool] | None) -> str:
+    if came is None:
+        return "never"
+    seconds, all_runs = came
+    return _seconds(seconds) if all_runs else f"{_seconds(seconds)}, not every run"
 
 
 def _difference_charts(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:

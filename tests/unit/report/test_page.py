@@ -165,6 +165,39 @@ def test_a_distillation_that_never_pays_says_so(
     assert "in time, this distillation does not pay at all" in text
 
 
+def test_seconds_to_full_data_s_loss_come_first(reported: tuple[Path, PreparedData]) -> None:
+    run, data = reported
+    values = json.loads((run / "comparison.json").read_text())
+    full, farzi = values["rows"]
+    farzi["seconds"] = 9.0
+    full["reached"] = [{"share": 0.95, "seconds": 4.0, "runs": 3}]
+    farzi["reached"] = [
+        {"share": 0.95, "seconds": 0.2, "runs": 2},
+        {"share": 1.0, "seconds": 0.5, "runs": 3},
+    ]
+    cost = gather(run, data, comparison=values).cost
+    text = words(render_report(run, data, comparison=values))
+    assert "16.0 × as fast to the validation loss of full data: 0.5 s instead of 8 s" in text
+    assert "faster to 95 % to 100 %" in text
+    assert "0.9 × 0.2 s, not every run 0.5 s" in text
+    assert "in time, this distillation does not pay there" in text
+    assert cost.break_even is None
+    assert cost.equal_break_even == pytest.approx(cost.distil_s / 7.5)
+
+    farzi["reached"][1]["runs"] = 2
+    text = words(render_report(run, data, comparison=values))
+    assert "as fast to the validation loss" not in text
+    assert "in time, this distillation does not pay at all" in text
+
+
+@pytest.mark.parametrize("reached", [3, "soon", [1], [{"share": "all"}], [{"share": 1.0}], None])
+def test_what_is_no_time_is_left_out(reported: tuple[Path, PreparedData], reached) -> None:
+    run, data = reported
+    values = json.loads((run / "comparison.json").read_text())
+    values["rows"][1]["reached"] = reached
+    assert render_report(run, data, comparison=values) == render_report(run, data)
+
+
 def test_broken_records_are_one_error(reported: tuple[Path, PreparedData], tmp_path: Path) -> None:
     run, data = reported
     shutil.copytree(run, tmp_path / "run")
