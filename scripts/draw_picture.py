@@ -1,4 +1,4 @@
-"""Draw docs/picture.svg, the picture at the top of README.md, from a comparison's results.
+"""Draw docs/picture.svg, the picture at the top of README.md, from an experiment's cells.
 
     python scripts/draw_picture.py
 
@@ -8,14 +8,15 @@ trained on either is worth. `scripts/render_docs.py` draws it too.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
+from farzi.experiments.collected import collect
+
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = Path("docs") / "picture.svg"
-RESULT = Path("experiments") / "results" / "stdlib-calls.json"
+RESULT = Path("experiments") / "results" / "magazine-25x20"
 
 HUES = ("#b5532b", "#d79b5f", "#6d8f4e", "#3d7f86", "#54698f", "#8b6a9b", "#b9a88f", "#9c4a5a")
 STYLE = """
@@ -32,28 +33,31 @@ text { font: 15px ui-sans-serif, system-ui, -apple-system, "Segoe UI", sans-seri
 
 def draw(root: Path) -> str:
     """Return the picture; the same results give the same bytes."""
-    result = json.loads((root / RESULT).read_text())
-    rows = {row["name"]: row for row in result["rows"]}
-    ratios = {name: ratio["mean"] for name, ratio in result["ratios"].items()} | {"full": 1.0}
+    found = collect(root / RESULT)
+    comparison = None if found is None else found.groups[0].comparison
+    if comparison is None:
+        raise SystemExit(f"{RESULT}: holds no comparison to draw.")
+    rows = {row.name: row for row in comparison.rows}
+    ratios = {name: comparison.ratio(name) or 0.0 for name in ("farzi", "random")} | {"full": 1.0}
     full, few = rows["full"], rows["farzi"]
-    length = round(few["tokens"] / few["sequences"])
+    length = round(few.tokens / few.sequences)
     parts = [
         *real_sequences(0, 22),
         arrow(282, 374, "distil, once"),
         *synthetic_sequences(392, 62),
         arrow(592, 684, "train, often"),
         *bars(704, 58, ratios),
-        words(0, 258, f"{full['sequences']:,} real sequences", f"{full['tokens']:,} events"),
+        words(0, 258, f"{full.sequences:,.0f} real sequences", f"{full.tokens:,.0f} events"),
         words(
             392,
             258,
-            f"{few['sequences']:,} synthetic ones",
+            f"{few.sequences:,.0f} synthetic ones",
             f"of {length} places, each a mix of items",
         ),
         words(704, 258, "a small model", "trained on each: ranking, of full data"),
     ]
     description = (
-        f"{full['sequences']:,} real sequences are distilled into {few['sequences']:,} synthetic "
+        f"{full.sequences:,.0f} real sequences are distilled into {few.sequences:,.0f} synthetic "
         f"ones; a small model trained on those ranks at {ratios['farzi']:.1%} of one trained on "
         "everything."
     )
@@ -107,7 +111,7 @@ def bars(x: int, y: int, ratios: dict[str, float]) -> list[str]:
     parts = []
     for place, (name, words_of, kind) in enumerate(shown):
         top = y + place * 52
-        width = 190 * min(1.0, ratios[name])
+        width = 190 * ratios[name] / max(ratios.values())
         parts += [
             f'<text x="{x}" y="{top + 12}">{words_of}</text>',
             f'<rect class="track" x="{x}" y="{top + 20}" width="190" height="9" rx="2"/>',

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -154,4 +155,16 @@ def _svg(figure: Any) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     plt.close(figure)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in _numbered(text.getvalue()).splitlines()) + "\n"
+
+
+def _numbered(svg: str) -> str:
+    """Number the ids that matplotlib makes of hashes: these hold the last bit of coordinates, and
+    one processor rounds it as another does not.
+    """
+    places = {name: n for n, name in enumerate(re.findall(r'id="([mp][0-9a-f]{10})"', svg))}
+    return re.sub(
+        r'(id="|url\(#|href="#)([mp][0-9a-f]{10})\b',
+        lambda found: f"{found[1]}{found[2][0]}{places[found[2]]}",
+        svg,
+    )
