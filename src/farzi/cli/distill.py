@@ -198,7 +198,8 @@ def _one_split(
             output.say(f"warning: {warning}")
         plan = plan_run(data, settings)
         plan.check_out(folder, resume=resume, device=device)
-        output.say(plan.size_line)
+        for line in filter(None, (plan.size_line, plan.loop_line)):
+            output.say(line)
         for warning in plan.warnings:
             output.say(f"warning: {warning}")
         return {"out": str(folder), "settings": plan.settings.as_dict()}

@@ -22,7 +22,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from farzi.data.prepared import PreparedData
 from farzi.distill.kinds import closest
-from farzi.distill.presets import OF_A_CHOICE, default_size, many_rows, preset
+from farzi.distill.presets import OF_A_CHOICE, default_size, many_rows, no_outer_steps, preset
 from farzi.distill.ranges import WrongSettingsError
 from farzi.distill.settings import (
     CHOICES,
@@ -194,8 +194,8 @@ def settings_for(data: PreparedData, *layers: Layer | Mapping[str, Any]) -> Dist
             rows=getattr(settings.start, "rows", "auto"),
         )
         settings = settings.with_values(size)
-    if many := many_rows(data, settings):
-        below.append(layer_of(many, lambda name: f"what suits so many rows (`{name}`)"))
+    if fits := {**many_rows(data, settings), **no_outer_steps(data, settings, asked)}:
+        below.append(layer_of(fits, lambda name: f"what suits this source and size (`{name}`)"))
         size = {"num_sequences": settings.num_sequences, "length": settings.length}
         settings = _Reader([*below, *given]).settings().with_values(size)
     return settings

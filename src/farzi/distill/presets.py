@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from farzi.distill.starts.base import StartRows, row_choice
 from farzi.distill.starts.rows import most_rows
 from farzi.errors import SettingsError
 
-__all__ = ["chosen", "default_size", "many_rows", "parse_size", "preset"]
+__all__ = ["chosen", "default_size", "many_rows", "no_outer_steps", "parse_size", "preset"]
 
 MOST = 50
 """Most sequences, and most tokens of one, that are made where no size is asked for."""
@@ -57,6 +57,12 @@ ONE_GOOD_TEACHER = {
     "teachers.smoothing": 0.0,
     "teachers.schedule": "linear",
 }
+
+NO_OUTER_STEPS = {"outer.steps": 0, "start.tokens": "ids"}
+"""Teachers, rows and labels alone. Tokens that nothing changes are as good as ids, and smaller."""
+
+NOTHING_TO_WIN = frozenset({"ml-100k"})
+"""Sources on which outer steps were seen to win nothing once students train to their end."""
 
 OF_A_CHOICE: Mapping[str, Mapping[str, Any]] = {
     "inner.optimizer=adam": {"lr": 0.02, "eps_root": 1e-7},
@@ -104,6 +110,28 @@ def many_rows(data: PreparedData, settings: DistillSettings) -> dict[str, Any]:
         return {}
     student = settings.student.build(data.vocabulary.size, settings.length)
     return {**ONE_GOOD_TEACHER, "latent_dim": student.width + 1}
+
+
+def no_outer_steps(
+    data: PreparedData, settings: DistillSettings, asked: Collection[str]
+) -> dict[str, Any]:
+    """Leave the outer loop out where it was seen to win nothing, by dotted names.
+
+    On MovieLens-100k, and on many rows of text (docs/choosing.md says from which results). Whoever
+    asks for anything of the outer loop gets it.
+
+    Args:
+        data: the prepared source.
+        settings: what is settled without it.
+        asked: names of the settings that were asked for.
+    """
+    of_the_loop = ("outer", "objective", "start.tokens")
+    if any(name == own or name.startswith(f"{own}.") for name in asked for own in of_the_loop):
+        return {}
+    if not settings.labels or not settings.start.needs_teachers:
+        return {}
+    many = data.task == "language" and settings.num_sequences >= MANY_ROWS
+    return dict(NO_OUTER_STEPS) if many or data.name in NOTHING_TO_WIN else {}
 
 
 def default_size(

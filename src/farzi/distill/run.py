@@ -115,6 +115,13 @@ class Plan:
             f"{events:,} training events"
         )
 
+    @property
+    def loop_line(self) -> str:
+        """What it means that there is no outer step, in words; empty where there are some."""
+        if self.settings.outer.steps:
+            return ""
+        return "no outer step: teachers, rows and labels alone (--outer-steps 40 would take some)"
+
     def identity(self, device: torch.device | str = "cpu", num_ranks: int = 1) -> dict[str, Any]:
         """What must be the same for a run to be taken up again, to the same bytes."""
         now = conditions(device, num_ranks)
@@ -406,7 +413,8 @@ def distill(
     identity = plan.identity(device, world.size)
     if first:
         check_claim(folder, identity, resume)
-        _log.info("%s", plan.size_line)
+        for line in filter(None, (plan.size_line, plan.loop_line)):
+            _log.info("%s", line)
         for warning in plan.warnings:
             _log.warning("%s", warning)
     with locked(folder) if first else contextlib.nullcontext():

@@ -143,3 +143,36 @@ def test_many_rows_of_text_have_one_good_teacher_and_its_rank(tmp_path):
     assert settled(num_sequences=400, teachers={"student": "rnn:cell=lstm"}) == several
     log = prepare(write_log(tmp_path / "log.tsv"), task="recommend")
     assert settled(log, num_sequences=400, length=8)[0] == 4
+
+
+def test_no_outer_step_where_they_win_nothing_unless_something_of_them_is_asked_for():
+    text = prepare("stdlib-docs")
+    movies, calls = made_up([9] * 40), made_up([9] * 40)
+    movies.name, calls.name = "ml-100k", "stdlib-calls"
+
+    def steps(data, **asked):
+        settings = settings_for(data, asked)
+        return settings.outer.steps, getattr(settings.start, "tokens", None)
+
+    without, loop = (0, "ids"), (40, "soft")
+    assert steps(movies) == steps(movies, num_sequences=10, length=7) == without
+    assert steps(text, num_sequences=400) == without
+    assert steps(calls) == steps(text) == steps(text, num_sequences=399) == loop
+    # Whoever asks for something of the loop gets it.
+    assert steps(movies, **{"outer.steps": 3}) == (3, "soft")
+    assert steps(movies, **{"outer.lr_labels": 0.01}) == loop
+    assert steps(movies, objective="gradient_matching") == loop
+    assert steps(movies, **{"objective.targets": "teacher"}) == loop
+    assert steps(movies, **{"start.tokens": "soft"}) == loop
+    assert steps(movies, **{"teachers.num_runs": 2}) == without
+    # Without labels, or teachers to make them, the loop is all there is.
+    assert steps(movies, labels=False)[0] == 200
+    assert steps(movies, start="random")[0] > 0
+    assert steps(text, num_sequences=400, start="real")[0] > 0
+
+
+def test_what_it_means_that_there_is_no_outer_step_is_said(tmp_path):
+    data = toy_data(tmp_path)
+    size = {"num_sequences": 6, "length": 8, "start": "real"}
+    assert "no outer step" in plan_run(data, {**size, "outer.steps": 0}).loop_line
+    assert plan_run(data, {**size, "outer.steps": 1}).loop_line == ""
