@@ -117,6 +117,13 @@ class SyntheticSequences:
             return self.latent if indices is None else self.latent[indices]
         return self._soft(self.latent, indices)
 
+    def probabilities(self, indices: Tensor | None = None) -> Tensor:
+        """Tokens at `indices` as probabilities (B, L, V): ids as a one among zeros."""
+        tokens = self.tokens(indices)
+        if self.has_hard_tokens:
+            return torch.nn.functional.one_hot(tokens, self.num_tokens).to(self.decoder.dtype)
+        return tokens
+
     def labels(self, indices: Tensor | None = None) -> Tensor | None:
         """Soft labels Q of the sequences at `indices`, (B, L, V); None where tokens are labels."""
         return None if self.label_latent is None else self._soft(self.label_latent, indices)

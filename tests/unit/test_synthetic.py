@@ -54,6 +54,10 @@ def test_hard_tokens_are_read_as_they_are() -> None:
     assert few.has_hard_tokens
     assert few.tokens() is hard
     assert few.tokens(torch.tensor([2])).tolist() == [[1, 1]]
+    assert few.probabilities(torch.tensor([0])).tolist() == [[[0.0, 1.0], [1.0, 0.0]]]
+    assert few.probabilities().dtype == DECODER.dtype
+    soft = SyntheticSequences(LATENT, DECODER)
+    assert torch.equal(soft.probabilities(), soft.tokens())
     assert first_column(few.labels()) == [[0.5, 0.75], [0.25, 0.9], [0.75, 0.5]]
     assert set(few.factors()) == {"decoder", "labels"}
     moved = few.with_factors({"decoder": 2 * DECODER, "labels": LATENT + 1})

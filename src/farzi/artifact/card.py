@@ -22,8 +22,8 @@ configs:
 
 # {name}, distilled
 
-Synthetic sequences of soft tokens, made by farzi: a small model trained on them alone is meant to
-predict what one trained on the whole source would.
+Synthetic sequences of {what}, made by farzi: a small model trained on them alone is
+meant to predict what one trained on the whole source would.
 
 | {header} |
 | {rule} |
@@ -44,7 +44,7 @@ farzi export FOLDER --to topk --out FILE
   softmax(label_latent x decoder / temperature); a student sees nothing else. The factors are
   {dtype}.
 - `data/train.parquet`: {drawn}, in original ids, for any other tool. A
-  model trained on these alone is much worse than one trained on the soft tokens and labels.
+  model trained on these alone is much worse than one trained on the {what}.
 - `{vocabulary_file}`: token -> original id.
 
 Distilled from the training part of {name}: fingerprint `{fingerprint}`, split
@@ -90,12 +90,19 @@ def render_card(artifact: Artifact, hard_tokens: bytes) -> str:
         header=" | ".join(sizes),
         rule=" | ".join("---" for _ in sizes),
         sizes=" | ".join(f"{size:,}" for size in sizes.values()),
+        what="tokens with soft labels"
+        if artifact.has_hard_tokens
+        else "soft tokens"
+        if artifact.label_latent is None
+        else "soft tokens and labels",
         tokens="tokens are ids"
         if artifact.has_hard_tokens
         else "soft tokens are softmax(latent x decoder / temperature)",
         dtype=artifact.dtype + (" with a scale a row" if artifact.dtype == "int8" else ""),
-        drawn="the likeliest token at each place"
-        if artifact.hard_token_seed is None or artifact.has_hard_tokens
+        drawn="the tokens"
+        if artifact.has_hard_tokens
+        else "the likeliest token at each place"
+        if artifact.hard_token_seed is None
         else f"tokens drawn once with seed {artifact.hard_token_seed}",
         vocabulary_file=ITEMS if source["task"] == "recommend" else TOKENIZER,
         fingerprint=source["fingerprint"],

@@ -96,7 +96,5 @@ def deviation(before: Artifact, after: Artifact) -> dict[str, float]:
 
 def _soft(artifact: Artifact, kind: str, chosen: torch.Tensor) -> torch.Tensor | None:
     few = artifact.synthetic
-    rows = few.tokens(chosen) if kind == "tokens" else few.labels(chosen)
-    if rows is not None and rows.dim() == 2:
-        rows = torch.nn.functional.one_hot(rows, artifact.vocabulary_size).float()
+    rows = few.probabilities(chosen) if kind == "tokens" else few.labels(chosen)
     return None if rows is None else rows.double()

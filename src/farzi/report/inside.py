@@ -197,7 +197,7 @@ def _sums(artifact: Artifact, popular: NDArray[np.int64]) -> _Sums:
     )
     for index, length in enumerate(_lengths(artifact)):
         chosen = torch.tensor([index])
-        tokens = few.tokens(chosen)[0, :length].double().numpy()
+        tokens = few.probabilities(chosen)[0, :length].double().numpy()
         labels = few.labels(chosen)
         soft = {"tokens": tokens}
         if labels is not None:
@@ -314,7 +314,7 @@ def _excerpt(row: list[str], own: set[str]) -> tuple[tuple[str, bool], ...]:
 
 def _places(artifact: Artifact, index: int, length: int, names: Sequence[str]) -> tuple[Place, ...]:
     chosen, few = torch.tensor([index]), artifact.synthetic
-    tokens = _top(few.tokens(chosen)[0, :length], names)
+    tokens = _top(few.probabilities(chosen)[0, :length], names)
     soft = few.labels(chosen)
     labels: list[tuple[tuple[str, float], ...]] = [()] * length
     if soft is not None:

@@ -60,6 +60,8 @@ def test_what_is_stored(tmp_path: Path) -> None:
     assert (settings["tokens"], settings["dtype"]) == ("hard", "int8")
     card = (folder / "README.md").read_text()
     assert "tokens are ids" in card
+    assert "Synthetic sequences of tokens with soft labels, made by farzi" in card
+    assert "`data/train.parquet`: the tokens, in original ids" in card
     assert "int8 with a scale a row" in card
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from farzi import cli
-from farzi.artifact import read_artifact
+from farzi.artifact import read_artifact, write_artifact
 from farzi.data import PreparedData
 from farzi.errors import DataError
 from farzi.report import render_report, write_report
@@ -116,6 +116,31 @@ def test_titles_take_the_place_of_ids(reported: tuple[Path, PreparedData]) -> No
     assert "Le &lt;b&gt;Mépris&lt;/b&gt; &amp; more" in page
     assert "<b>Mépris" not in page
     assert not re.search(r">i3<", page)
+
+
+def test_tokens_that_are_ids_are_shown_and_called_so(
+    reported: tuple[Path, PreparedData], tmp_path: Path
+) -> None:
+    run, data = reported
+    soft = words(render_report(run, data))
+    assert "synthetic sequences of soft items" in soft
+    assert "on those the outer loop began with" not in soft  # there is a comparison
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    shutil.rmtree(folder / "artifact")
+    (folder / "comparison.json").unlink()
+    artifact = read_artifact(run / "artifact").hardened()
+    write_artifact(artifact, folder / "artifact")
+    page = render_report(folder, data)
+    text = words(page)
+    assert "synthetic sequences of items with soft labels" in text
+    assert "Each place of a sequence is one item, and has a label" in text
+    assert "ids, (B, L);" in text
+    assert "on those the outer loop began with" in text
+    first = artifact.vocabulary[int(artifact.latent[0, 0])]
+    assert f'<td class="words">{first} <span class="share">100' in page
+    (folder / "metrics.jsonl").write_text('{"step": 0, "fresh_loss": 2.0}\n')  # no outer step
+    assert "on those the outer loop began with" not in words(render_report(folder, data))
 
 
 def test_real_sequences_can_be_left_out(reported: tuple[Path, PreparedData]) -> None:
