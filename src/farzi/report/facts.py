@@ -208,8 +208,8 @@ def read_comparison(file: Path) -> dict[str, Any]:
     return values
 
 
-def reached(row: Mapping[str, Any]) -> dict[float, tuple[float, bool]]:
-    """Seconds until shares of full data's quality, and whether all runs of a row came there.
+def reached(row: Mapping[str, Any]) -> dict[float, tuple[float, int]]:
+    """Seconds until shares of full data's quality, and how many runs of a row came there.
 
     Args:
         row: JSON values of a comparison's row, of any version.
@@ -223,10 +223,7 @@ def reached(row: Mapping[str, Any]) -> dict[float, tuple[float, bool]]:
         if isinstance(each, Mapping) and all(
             _is_number(each.get(name)) for name in ("share", "seconds", "runs")
         ):
-            found[float(each["share"])] = (
-                float(each["seconds"]),
-                each["runs"] == row.get("num_runs"),
-            )
+            found[float(each["share"])] = (float(each["seconds"]), int(each["runs"]))
     return found
 
 
@@ -305,7 +302,7 @@ def _cost(
     for row in (comparison or {}).get("rows", ()):
         if row["name"] == "farzi":
             came = reached(row).get(1.0)
-            equal_s = came[0] if came is not None and came[1] else None
+            equal_s = came[0] if came is not None and came[1] == row.get("num_runs") else None
         taken = row.get("seconds", row.get("train_wall_s"))
         if _is_number(taken) and taken > 0:
             seconds[row["name"]] = float(taken)

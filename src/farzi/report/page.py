@@ -220,7 +220,8 @@ def _results(facts: Facts) -> dict[str, Any] | None:
                 if full and seconds and row["name"] != "full"
                 else "",
                 "reached": [
-                    _reached(came[row["name"]].get(share)) if seconds else "" for share in shares
+                    _reached(came[row["name"]].get(share), row.get("num_runs")) if seconds else ""
+                    for share in shares
                 ],
             }
         )
@@ -235,11 +236,11 @@ def _results(facts: Facts) -> dict[str, Any] | None:
     }
 
 
-def _reached(came: tuple[float, bool] | None) -> str:
+def _reached(came: tuple[float, int] | None, num_runs: int | None) -> str:
     if came is None:
         return "never"
-    seconds, all_runs = came
-    return _seconds(seconds) if all_runs else f"{_seconds(seconds)}, not every run"
+    seconds, runs = came
+    return _seconds(seconds) if runs == num_runs else f"{_seconds(seconds)} ({runs} of {num_runs})"
 
 
 def _difference_charts(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
