@@ -198,7 +198,7 @@ def _one_split(
             output.say(f"warning: {warning}")
         plan = plan_run(data, settings)
         plan.check_out(folder, resume=resume, device=device)
-        for line in filter(None, (plan.size_line, plan.loop_line)):
+        for line in plan.lines:
             output.say(line)
         for warning in plan.warnings:
             output.say(f"warning: {warning}")

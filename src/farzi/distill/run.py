@@ -120,7 +120,12 @@ class Plan:
         """What it means that there is no outer step, in words; empty where there are some."""
         if self.settings.outer.steps:
             return ""
-        return "no outer step: teachers, rows and labels alone (--outer-steps 40 would take some)"
+        return "no outer step: the sequences stay as they begin (--outer-steps 40 would take some)"
+
+    @property
+    def lines(self) -> list[str]:
+        """What is said before a run begins, beside its warnings."""
+        return [line for line in (self.size_line, self.loop_line) if line]
 
     def identity(self, device: torch.device | str = "cpu", num_ranks: int = 1) -> dict[str, Any]:
         """What must be the same for a run to be taken up again, to the same bytes."""
@@ -413,7 +418,7 @@ def distill(
     identity = plan.identity(device, world.size)
     if first:
         check_claim(folder, identity, resume)
-        for line in filter(None, (plan.size_line, plan.loop_line)):
+        for line in plan.lines:
             _log.info("%s", line)
         for warning in plan.warnings:
             _log.warning("%s", warning)

@@ -65,8 +65,8 @@ class Cost:
         outer_s: seconds of the outer steps.
         full_s: seconds in which a student trains on everything, where that was compared.
         distilled_s: seconds in which one trains on the distilled sequences.
-        equal_s: seconds after which all of those that do have full data's validation loss; None
-            where not all come there.
+        equal_s: seconds in which one comes to full data's validation loss; None where not every
+            run does.
         artifact_bytes: of the distilled tensors.
         source_bytes: of the real training tokens, four a token.
     """

@@ -162,17 +162,12 @@ def _figures(facts: Facts) -> list[tuple[str, str]]:
         if best is not None:
             figures.append((f"{best[1]:.3f}", "validation loss of fresh students, nats a token"))
     cost = facts.cost
+    taken_s, where = cost.distilled_s, "to train"
     if cost.full_s and cost.equal_s and cost.equal_s < cost.full_s:
-        times = cost.full_s / cost.equal_s
-        words = (
-            "as fast to the validation loss of full data: "
-            f"{_seconds(cost.equal_s)} instead of {_seconds(cost.full_s)}"
-        )
-        figures.append((f"{times:.1f}{_BLANK}×", words))
-    elif cost.full_s and cost.distilled_s:
-        times = cost.full_s / cost.distilled_s
-        words = f"as fast to train: {_seconds(cost.distilled_s)} instead of {_seconds(cost.full_s)}"
-        figures.append((f"{times:.1f}{_BLANK}×", words))
+        taken_s, where = cost.equal_s, "to the validation loss of full data"
+    if cost.full_s and taken_s:
+        words = f"as fast {where}: {_seconds(taken_s)} instead of {_seconds(cost.full_s)}"
+        figures.append((f"{cost.full_s / taken_s:.1f}{_BLANK}×", words))
     elif cost.distil_s is not None:
         without = "" if cost.before_s is not None else ", its teachers not counted"
         figures.append((_seconds(cost.distil_s), f"for the distillation{without}"))
