@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from farzi.experiments.rows.farzi import distilled
 from farzi.experiments.store import Store
 from farzi.experiments.workers import Here, Tell, Worker, ready
 
-__all__ = ["Elsewhere", "Piece"]
+__all__ = ["Elsewhere", "Piece", "next_piece"]
 
 
 @dataclass(frozen=True)
@@ -151,8 +151,7 @@ def _make_ahead(
     try:
         while len(done) < len(pieces):
             for worker in workers:
-                able = (each for each in left if each.needs is None or each.needs in done)
-                if worker.piece is None and (piece := next(able, None)) is not None:
+                if worker.piece is None and (piece := next_piece(left, done)) is not None:
                     left.remove(piece)
                     worker.begin(piece)
             busy = [worker for worker in workers if worker.piece is not None]
@@ -166,3 +165,9 @@ def _make_ahead(
     finally:
         for worker in workers:
             worker.end()
+
+
+def next_piece(left: Sequence[Piece], done: Container[Piece]) -> Piece | None:
+    """The first piece that nothing stands before: a search, which students wait for, goes first."""
+    able = (piece for piece in left if piece.needs is None or piece.needs in done)
+    return min(able, key=lambda piece: piece.seed is not None, default=None)

@@ -7,7 +7,7 @@ from farzi.cli import main
 from farzi.distill import distill
 from farzi.errors import DataError, SettingsError
 from farzi.evaluation import evaluate
-from farzi.experiments.ahead import Elsewhere, Piece
+from farzi.experiments.ahead import Elsewhere, Piece, next_piece
 from farzi.experiments.compare import CompareSettings
 from farzi.experiments.comparison import Comparison
 from farzi.experiments.opened import Opener
@@ -98,6 +98,16 @@ def test_several_processes_find_what_one_does(tmp_path, capsys):
     assert together["clock"] == alone["clock"]
     assert main([*command, "--jobs", "0"]) == 2
     assert capsys.readouterr().err == "farzi: --jobs must be at least 1, got 0.\n"
+
+
+def test_processes_begin_with_the_searches_that_students_wait_for():
+    search, other = (Piece(0, 0, row, None) for row in ("full", "farzi"))
+    first, second = (Piece(0, 0, "full", seed, needs=search) for seed in (0, 1))
+    pieces = [first, second, search, Piece(0, 0, "farzi", 0, needs=other), other]
+    assert next_piece(pieces, done=set()) is search
+    assert next_piece([first, second, other], done={search}) is other
+    assert next_piece([first, second], done={search}) is first
+    assert next_piece([first], done=set()) is None
 
 
 def test_what_another_process_cannot_make_fails_here(tmp_path):
