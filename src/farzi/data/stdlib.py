@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import sysconfig
 import warnings
 from collections import Counter
@@ -86,20 +87,32 @@ def _modules() -> Iterator[tuple[str, ast.Module]]:
     """Every module of the standard library that Python can parse, by dotted name, in order."""
     root = Path(sysconfig.get_path("stdlib"))
     found = False
-    for path in sorted(root.rglob("*.py"), key=lambda path: path.relative_to(root).parts):
-        parts = path.relative_to(root).with_suffix("").parts
-        if _LEFT_OUT.intersection(parts) or parts[0].startswith(("config-", "_sysconfigdata")):
-            continue
+    for parts in sorted(_files_below(root)):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # such as old escapes in the library's strings
-                tree = ast.parse(path.read_bytes())
+                tree = ast.parse(root.joinpath(*parts).read_bytes())
         except (SyntaxError, ValueError):  # lib2to3 and others keep broken files on purpose
             continue
         found = True
-        yield ".".join(parts).removesuffix(".__init__"), tree
+        yield ".".join(parts).removesuffix(".py").removesuffix(".__init__"), tree
     if not found:
         raise DataError(f"{root}: this Python has no source files of its standard library.")
+
+
+def _files_below(root: Path) -> Iterator[tuple[str, ...]]:
+    """The parts of every path below `root` that is read; installed packages are not walked."""
+    for folder, folders, names in os.walk(root):
+        above = Path(folder).relative_to(root).parts
+        folders[:] = [name for name in folders if not _is_left_out(name, above)]
+        for name in names:
+            if name.endswith(".py") and not _is_left_out(name.removesuffix(".py"), above):
+                yield (*above, name)
+
+
+def _is_left_out(name: str, above: tuple[str, ...]) -> bool:
+    of_this_build = not above and name.startswith(("config-", "_sysconfigdata"))
+    return name in _LEFT_OUT or of_this_build
 
 
 def _classes(tree: ast.AST, outer: str = "") -> Iterator[tuple[str, ast.ClassDef]]:
