@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -284,6 +284,8 @@ def patience_with(schedule: Schedule, patience: int, max_steps: int) -> int:
     """Looks without improvement after which a student that will be used or scored may stop.
 
     None that could come, where its step size falls to nothing: most is gained in the last steps.
+    Only one whose loss is `LOST_NATS` above its best, and has had no better one for `LOST_LOOKS`
+    looks, ends before.
 
     Args:
         schedule: of the step size.
@@ -317,7 +319,8 @@ class TrainSettings:
         betas: Adam's decays of the first and the second moment, each in [0, 1).
         smoothing: label smoothing, in [0, 1).
         seed: of the first weights and of dropout.
-        schedule: `constant`, or `linear`: the step size falls to nothing at `max_steps`.
+        schedule: `constant`, or `linear`: the step size falls to nothing at `max_steps`, and the
+            run ends before where its loss is far above its best (`LOST_NATS`, `LOST_LOOKS`).
 
     Raises:
         ValueError: a value is out of range.
@@ -401,6 +404,13 @@ class Trained:
         """Seconds spent in all steps."""
         return self.curve[-1].seconds
 
+
+LOST_NATS = 0.5
+"""Nats that the loss of a run whose step size falls may be above its best, or it ends early."""
+
+LOST_LOOKS = 10
+"""Looks since its best before it does. No run of the project's own has come back from a third of
+`LOST_NATS`, whatever the looks (a test reads them all)."""
 
 PROGRESS_SECONDS = 0.25
 """Seconds between two calls of `progress`, at least."""
@@ -495,7 +505,8 @@ def train(
             else:
                 looks_since_best += 1
         due.looked(step, timer)
-        if at_cap or looks_since_best >= settings.patience:
+        is_lost = settings.schedule == "linear" and _is_lost(looked, best, looks_since_best)
+        if at_cap or is_lost or looks_since_best >= settings.patience:
             break
     if best is None:
         raise NonFiniteError(
@@ -504,11 +515,18 @@ def train(
             step=curve[-1].step,
         )
     stopped: Stopped = "cap"
-    if looks_since_best >= settings.patience:
+    if is_lost or looks_since_best >= settings.patience:
         stopped = "validation"
     elif settings.schedule == "linear" and curve[-1].step == settings.max_steps:
         stopped = "schedule"
     return Trained(best[2], best[0], best[1], tuple(curve), stopped)
+
+
+def _is_lost(loss: float, best: tuple[int, float, Any] | None, looks_since_best: int) -> bool:
+    """Whether a run whose step size falls is so far above its best that its end is not awaited."""
+    if best is None or looks_since_best < LOST_LOOKS:
+        return False
+    return not loss <= best[1] + LOST_NATS
 
 
 class _Timer:

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from farzi.models import SASRec, sequence_loss
 from farzi.seeding import stream, stream_seed
 from farzi.synthetic import SyntheticSequences
 from farzi.training import (
+    LOST_LOOKS,
+    LOST_NATS,
     Batch,
     Look,
     RealBatches,
@@ -216,6 +219,23 @@ def test_patience_counts_looks_since_the_best():
     falling = TrainSettings(max_steps=9, eval_every=1, patience=4, schedule="linear")
     _, trained = seen_by(falling, losses=losses)
     assert (trained.step, trained.stopped) == (9, "schedule")
+
+
+@pytest.mark.parametrize("lost", [1.0 + 2 * LOST_NATS, math.nan])
+def test_a_falling_step_size_is_not_awaited_where_all_is_lost(lost):
+    linear = TrainSettings(max_steps=40, eval_every=1, patience=40, schedule="linear")
+    _, trained = seen_by(linear, losses=[1.0, *[lost] * 39])
+    assert (trained.step, trained.curve[-1].step) == (1, 1 + LOST_LOOKS)
+    assert trained.stopped == "validation"
+    still = [1.0, *[1.0 + 0.9 * LOST_NATS] * 38, 0.5]
+    _, trained = seen_by(linear, losses=still)
+    assert (trained.step, trained.stopped) == (40, "schedule")
+    late = [1.0, *[lost] * (LOST_LOOKS - 1), 0.9, *[lost] * (LOST_LOOKS - 1), 0.8]
+    _, trained = seen_by(replace(linear, max_steps=len(late)), losses=late)
+    assert (trained.step, trained.stopped) == (len(late), "schedule")
+    constant = replace(linear, schedule="constant", max_steps=20)
+    _, trained = seen_by(constant, losses=[1.0, *[lost] * 19])
+    assert (trained.curve[-1].step, trained.stopped) == (20, "cap")
 
 
 def test_looks_that_are_not_finite_are_passed_over_or_end_in_an_error():

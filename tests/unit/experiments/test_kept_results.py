@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from farzi.experiments.store import read_result
+from farzi.training import LOST_NATS
 
 RESULTS = Path(__file__).resolve().parents[3] / "experiments/results"
 PLANS = sorted(path.parent.name for path in RESULTS.glob("*/plan.json"))
@@ -24,6 +25,20 @@ def test_no_cell_is_left_over_from_other_settings(name):
     named, kept = named_and_kept(RESULTS / name)
     assert kept
     assert sorted(kept - named) == [], "no table reads these: remove them"
+
+
+def test_no_kept_run_came_back_from_where_a_falling_step_size_is_no_longer_awaited():
+    runs = 0
+    for path in RESULTS.glob("*/cells/score.*.json"):
+        run = read_result(path)
+        if (run["choice"] or {}).get("schedule") != "linear":
+            continue
+        losses = [loss for _, _, loss in run["training"]["curve"]]
+        until_best = losses[: 1 + losses.index(min(losses))]
+        lowest = np.minimum.accumulate(until_best)
+        assert np.max(until_best - lowest) < LOST_NATS / 3, path.name
+        runs += 1
+    assert runs > 100
 
 
 @pytest.mark.parametrize("name", PLANS)
