@@ -157,27 +157,29 @@ def _joined_pieces(
             pieces.append(sequence[begin:end])
             end = begin
     _refuse_fewer(num, len(pieces), f"pieces of {shortest} events or more")
+    distinct = [np.unique(piece) for piece in pieces]
     chosen_with = np.zeros(len(frequency))
+    root = np.sqrt(frequency)
+    value = root.copy()  # of each token, less the more chosen pieces hold it
 
-    def worth(piece: np.ndarray) -> float:
-        distinct = np.unique(piece)
-        return float((np.sqrt(frequency[distinct]) / (1 + chosen_with[distinct])).sum()) / len(
-            piece
-        )
+    def worth(index: int) -> float:
+        return float(value[distinct[index]].sum()) / len(pieces[index])
 
-    heap = [(-worth(piece), index) for index, piece in enumerate(pieces)]
+    heap = [(-worth(index), index) for index in range(len(pieces))]
     heapq.heapify(heap)
     chosen: list[np.ndarray] = []
     total = 0
     while heap and (total < num * size or len(chosen) < num):
         _, index = heapq.heappop(heap)
-        now = -worth(pieces[index])
+        now = -worth(index)
         if heap and now > heap[0][0]:
             heapq.heappush(heap, (now, index))
             continue
         chosen.append(pieces[index])
         total += len(pieces[index])
-        chosen_with[np.unique(pieces[index])] += 1
+        held = distinct[index]
+        chosen_with[held] += 1
+        value[held] = root[held] / (1 + chosen_with[held])
     order = generator.permutation(len(chosen))
     tokens = np.concatenate([chosen[int(index)] for index in order])[: num * size]
     return np.array_split(tokens, num)
