@@ -71,7 +71,8 @@ class Group:
         comparison: rows side by side; None where no student is scored yet.
         teachers_s: seconds that teachers took, by split.
         distil_s: seconds that distilling took, by row, a value a split.
-        own_teachers: distilled rows whose seconds hold those of teachers of their own.
+        own_teachers: distilled rows whose seconds hold those of teachers of their own, with the
+            share of their distillations of which this is so.
         rankings: searches on rows against one on full data.
         searched_s: seconds of the search on full data, where there is one.
         paper: the ratio to full data that the paper reports for this size.
@@ -92,7 +93,7 @@ class Group:
     comparison: Comparison | None
     teachers_s: tuple[float, ...] = ()
     distil_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    own_teachers: frozenset[str] = frozenset()
+    own_teachers: Mapping[str, float] = field(default_factory=dict)
     rankings: tuple[Ranking, ...] = ()
     searched_s: float | None = None
     paper: float | None = None
@@ -169,10 +170,12 @@ def _group(values: Mapping[str, Any], kept: Path) -> Group:
     }
     distil: dict[str, tuple[float, ...]] = {}
     losses: dict[str, tuple[tuple[float, float], ...]] = {}
+    own: dict[str, list[bool]] = {}
     for cell, result in of("distill"):
         row = cell["row"]
         distil[row] = (*distil.get(row, ()), result["seconds"])
         losses[row] = (*losses.get(row, ()), (result["start_loss"], result["best_loss"]))
+        own.setdefault(row, []).append(result.get("own_teachers", False))
     ranked: dict[str, list[Ranked]] = {}
     for cell, result in of("rank"):
         ranked.setdefault(cell["row"], []).append(Ranked.from_json(result))
@@ -190,9 +193,7 @@ def _group(values: Mapping[str, Any], kept: Path) -> Group:
         comparison=_comparison(values, runs, searches) if runs else None,
         teachers_s=tuple(result["seconds"] for _, result in of("teachers")),
         distil_s=distil,
-        own_teachers=frozenset(
-            cell["row"] for cell, result in of("distill") if result.get("own_teachers")
-        ),
+        own_teachers={row: share for row, each in own.items() if (share := statistics.fmean(each))},
         rankings=tuple(rank_rows(ranked, metric, higher_is_better=higher)) if has_ranks else (),
         searched_s=sum(run.seconds for run in ranked["full"]) if has_ranks else None,
         paper=values.get("paper"),
@@ -258,7 +259,7 @@ def break_even(group: Group) -> list[BreakEven]:
         distilled = name in group.distil_s
         if row.seconds is None or not (distilled or name.endswith("-soft")):
             continue
-        making_s = 0.0 if name in group.own_teachers else teachers_s
+        making_s = (1 - group.own_teachers.get(name, 0.0)) * teachers_s
         making_s += statistics.fmean(group.distil_s[name]) if distilled else 0.0
         came = [each for each in row.reached if each.share == 1 and each.runs == row.num_runs]
         equal_s = came[0].seconds if came else None

@@ -169,7 +169,7 @@ def glance_grid(chosen: Sequence[Chosen]) -> Grid:
 
 def of_teachers(group: Group, row: RowResult) -> float | None:
     """The teachers' mean ratio to full data; None where the row was made by others than these."""
-    if group.comparison is None or row.name in group.own_teachers:
+    if group.comparison is None or group.own_teachers.get(row.name) == 1:
         return None
     return group.comparison.ratio("teachers")
 

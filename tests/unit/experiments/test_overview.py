@@ -117,12 +117,23 @@ def test_a_row_of_more_splits_is_chosen_before_one_of_fewer():
     assert row.name == "farzi"
 
 
-@pytest.mark.parametrize(("own", "told"), [((), "1.000"), (("farzi",), "")])
+@pytest.mark.parametrize(
+    ("own", "told"), [({}, "1.000"), ({"farzi": 1.0}, ""), ({"farzi": 0.5}, "1.000")]
+)
 def test_teachers_stand_beside_the_rows_that_they_labelled_alone(own, told):
     runs = [run("full"), run("teachers", training=None), run("farzi", metrics=WORSE)]
-    few = group(runs, distil_s={"farzi": (1.0,)}, own_teachers=frozenset(own))
+    few = group(runs, distil_s={"farzi": (1.0,)}, own_teachers=own)
     (line,) = index_parts([Collected("toy", "", (few,))])["overview"].splitlines()[2:]
     assert line.split(" | ")[5] == told
+
+
+@pytest.mark.parametrize(
+    ("own", "made_s"), [({}, 50.0), ({"farzi": 0.5}, 40.0), ({"farzi": 1.0}, 30.0)]
+)
+def test_seconds_of_teachers_are_counted_once(own, made_s):
+    runs = [run("full"), run("farzi", training=training(seconds=5.0))]
+    (even,) = break_even(group(runs, teachers_s=(20.0,), own_teachers=own))
+    assert even.making_s == pytest.approx(made_s)
 
 
 def test_the_page_tells_when_the_chosen_row_and_real_rows_with_labels_pay():

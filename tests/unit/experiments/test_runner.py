@@ -99,6 +99,12 @@ def test_every_cell_is_made_once(toy, monkeypatch):
     even = {each.row: each for each in break_even(group)}
     assert set(even) == {"random-soft", "start", "farzi"}
     assert even["farzi"].making_s > even["random-soft"].making_s > 0
+    assert not group.own_teachers
+    taught_alone = next((places.results / "toy/cells").glob("distill.farzi.split-1.*"))
+    values = json.loads(taught_alone.read_text())
+    values["result"]["own_teachers"] = True
+    taught_alone.write_text(json.dumps(values))
+    assert collect(places.results / "toy").groups[0].own_teachers == {"farzi": 0.5}
 
     # other settings of the search are other cells; teachers and artifacts stay
     made.clear()
