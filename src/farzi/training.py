@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
@@ -284,8 +284,7 @@ def patience_with(schedule: Schedule, patience: int, max_steps: int) -> int:
     """Looks without improvement after which a student that will be used or scored may stop.
 
     None that could come, where its step size falls to nothing: most is gained in the last steps.
-    Only one whose loss is `LOST_NATS` above its best, and has had no better one for `LOST_LOOKS`
-    looks, ends before.
+    Only one whose loss has been `LOST_NATS` above its best for `LOST_LOOKS` looks ends before.
 
     Args:
         schedule: of the step size.
@@ -409,8 +408,10 @@ LOST_NATS = 0.5
 """Nats that the loss of a run whose step size falls may be above its best, or it ends early."""
 
 LOST_LOOKS = 10
-"""Looks since its best before it does. No run of the project's own has come back from a third of
-`LOST_NATS`, whatever the looks (a test reads them all)."""
+"""Looks in a row at which it is, before it does.
+
+No run of the project's own came back from a third of `LOST_NATS` (a test reads them all).
+"""
 
 PROGRESS_SECONDS = 0.25
 """Seconds between two calls of `progress`, at least."""
@@ -468,7 +469,7 @@ def train(
     )
     best: tuple[int, float, dict[str, Tensor]] | None = None
     curve: list[Look] = []
-    looks_since_best = 0
+    looks_since_best = looks_far = 0
     timer = _Timer(clock, device)
     due = _Due(settings)
     for step in range(1, settings.max_steps + 1):
@@ -505,7 +506,9 @@ def train(
             else:
                 looks_since_best += 1
         due.looked(step, timer)
-        is_lost = settings.schedule == "linear" and _is_lost(looked, best, looks_since_best)
+        is_far = best is not None and not looked <= best[1] + LOST_NATS
+        looks_far = looks_far + 1 if is_far else 0
+        is_lost = settings.schedule == "linear" and looks_far >= LOST_LOOKS
         if at_cap or is_lost or looks_since_best >= settings.patience:
             break
     if best is None:
@@ -520,13 +523,6 @@ def train(
     elif settings.schedule == "linear" and curve[-1].step == settings.max_steps:
         stopped = "schedule"
     return Trained(best[2], best[0], best[1], tuple(curve), stopped)
-
-
-def _is_lost(loss: float, best: tuple[int, float, Any] | None, looks_since_best: int) -> bool:
-    """Whether a run whose step size falls is so far above its best that its end is not awaited."""
-    if best is None or looks_since_best < LOST_LOOKS:
-        return False
-    return not loss <= best[1] + LOST_NATS
 
 
 class _Timer:

@@ -230,6 +230,9 @@ def test_a_falling_step_size_is_not_awaited_where_all_is_lost(lost):
     still = [1.0, *[1.0 + 0.9 * LOST_NATS] * 38, 0.5]
     _, trained = seen_by(linear, losses=still)
     assert (trained.step, trained.stopped) == (40, "schedule")
+    rough = [1.0, *[1.2] * 20, lost, *[1.2] * 17, 0.5]  # a single look tells nothing
+    _, trained = seen_by(linear, losses=rough)
+    assert (trained.step, trained.stopped) == (40, "schedule")
     late = [1.0, *[lost] * (LOST_LOOKS - 1), 0.9, *[lost] * (LOST_LOOKS - 1), 0.8]
     _, trained = seen_by(replace(linear, max_steps=len(late)), losses=late)
     assert (trained.step, trained.stopped) == (len(late), "schedule")
