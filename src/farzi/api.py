@@ -186,7 +186,8 @@ def train(
         batch_size: sequences a step; None: the artifact's, or 64.
         max_steps: the cap; None: 20,000 on an artifact, 80 epochs on real sequences.
         schedule: of the step size: `constant`; or `linear`, which falls to nothing at `max_steps`,
-            where it ends, since the loss often falls until then.
+            where it ends, since the loss often falls until then, or earlier where it has long been
+            far above its best.
         shift: on an artifact with labels: places by which half of its rows are moved at most at a
             step, anew each time. It may help where a few long rows stand for much data.
         patience: looks without improvement after which it stops, where the step size is constant.
@@ -596,7 +597,8 @@ def compare(
         smoothings: shares of label smoothing, likewise.
         decays: weight decays, likewise.
         schedules: schedules of the step size, likewise: `constant`, whose runs validation stops,
-            `linear`, whose runs go on to the last step that the limits below allow.
+            `linear`, whose runs go on to the last step that the limits below allow
+            unless their loss is far above its best for long.
         shifts: places by which labelled rows are moved at most, likewise; see `train`.
         full_batch: sequences a step that the rows of all training data are tuned over.
         tune_seconds: seconds of training that tuning one row on one split may take.

@@ -410,7 +410,7 @@ LOST_NATS = 0.5
 LOST_LOOKS = 10
 """Looks in a row at which it is, before it does.
 
-No run of the project's own came back from a third of `LOST_NATS` (a test reads them all).
+No run whose results are kept came back from a third of `LOST_NATS` (a test reads them).
 """
 
 PROGRESS_SECONDS = 0.25

@@ -71,7 +71,8 @@ def compare(
         grid_smoothing: shares of label smoothing that every row is tuned over.
         grid_decay: weight decays that every row is tuned over.
         grid_schedule: schedules of the step size that every row is tuned over: constant, whose runs
-            validation stops, linear, whose runs go on to the last step that the limits allow.
+            validation stops, linear, whose runs go on to the last step that the limits allow
+            unless their loss is far above its best for long.
         grid_shift: places by which labelled rows are moved at most that they are tuned over; see
             `farzi train`.
         full_batch: sequences a step that the rows of all training data are tuned over.
