@@ -565,6 +565,7 @@ def compare(
     decays: Sequence[float] = (),
     schedules: Sequence[Schedule] = (),
     shifts: Sequence[int] = (),
+    num_steps: Sequence[int] = (),
     full_batch: Sequence[int] = (),
     tune_seconds: float | None = None,
     tune_sweeps: int | None = None,
@@ -600,6 +601,8 @@ def compare(
             `linear`, whose runs go on to the last step that the limits below allow
             unless their loss is far above its best for long.
         shifts: places by which labelled rows are moved at most, likewise; see `train`.
+        num_steps: steps of a small row, in place of `max_steps`: how long its step size falls, say.
+            The other settings are tuned with the first.
         full_batch: sequences a step that the rows of all training data are tuned over.
         tune_seconds: seconds of training that tuning one row on one split may take.
         tune_sweeps: how often the search of a row goes over what is tuned, at most; None: once, and
@@ -646,6 +649,7 @@ def compare(
         "decays": decays,
         "schedules": schedules,
         "shifts": shifts,
+        "num_steps": num_steps,
         "batches": full_batch,
     }
     numbers = {

@@ -431,6 +431,7 @@ _CALLED = {  # arguments whose flags have another name
     "smoothings": "--grid-smoothing",
     "schedules": "--grid-schedule",
     "shifts": "--grid-shift",
+    "num_steps": "--grid-steps",
 }
 
 

@@ -34,6 +34,7 @@ def compare(
         tuple[Literal["constant", "linear"], ...], Parameter(consume_multiple=True)
     ] = (),
     grid_shift: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
+    grid_steps: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     full_batch: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (),
     tune_seconds: float | None = None,
     tune_sweeps: int | None = None,
@@ -75,6 +76,8 @@ def compare(
             unless their loss is far above its best for long.
         grid_shift: places by which labelled rows are moved at most that they are tuned over; see
             `farzi train`.
+        grid_steps: steps of a small row that it is tuned over, in place of --max-steps: how long
+            its step size falls, say. The other settings are tuned with the first.
         full_batch: sequences a step that the rows of all training data are tuned over.
         tune_seconds: seconds of training that tuning one row on one split may take.
         tune_sweeps: how often the search of a row goes over what is tuned, at most; without it
@@ -120,6 +123,7 @@ def compare(
             decays=grid_decay,
             schedules=grid_schedule,
             shifts=grid_shift,
+            num_steps=grid_steps,
             full_batch=full_batch,
             tune_seconds=tune_seconds,
             tune_sweeps=tune_sweeps,

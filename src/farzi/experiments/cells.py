@@ -43,6 +43,8 @@ class CompareSettings:
             stops, and `linear`, whose runs go on until the step size is nothing, at `max_steps` or
             `max_epochs`. Either way the weights of the best look are scored.
         shifts: places by which labelled rows are moved at most that are tried; 0: not at all.
+        num_steps: steps of a small row that are tried, in place of `max_steps`; rows of all
+            training data are not asked. The other settings are tuned with the first of them.
         tune_seconds: seconds of training that the search of one row and split may take; None: as
             long as it needs.
         tune_sweeps: how often that search goes over what is tuned, at most.
@@ -68,6 +70,7 @@ class CompareSettings:
     smoothings: tuple[float, ...] = (0.1, 0.0)
     schedules: tuple[Schedule, ...] = ("constant",)
     shifts: tuple[int, ...] = (0,)
+    num_steps: tuple[int, ...] = ()
     tune_seconds: float | None = None
     tune_sweeps: int = 1
     max_steps: int = 20_000
@@ -102,6 +105,8 @@ class CompareSettings:
             if not values or not good:
                 shown = ", ".join(map(str, values)) or "nothing"
                 raise SettingsError(f"`{name}`: {shown} cannot be tried.")
+        if self.num_steps and min(self.num_steps) < 1:
+            raise SettingsError(f"`num_steps` must be at least 1, got {min(self.num_steps)}.")
 
     @property
     def limits(self) -> Limits:
@@ -124,11 +129,13 @@ class CompareSettings:
             "dropout": self.dropouts,
             "smoothing": self.smoothings,
         }
-        # Results of before there were schedules and shifts keep their names.
+        # Results of before there were schedules, shifts and steps keep their names.
         if self.schedules != ("constant",):
             axes["schedule"] = self.schedules
         if self.shifts != (0,) and row.sized and row.needs:  # of rows that have labels
             axes["shift"] = self.shifts
+        if self.num_steps and row.sized:
+            axes["num_steps"] = self.num_steps
         return axes
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from farzi.experiments.collected import Collected, Group, distilled_rows
 from farzi.experiments.comparison import Comparison
@@ -94,7 +95,8 @@ def _choice_grid(comparison: Comparison) -> Grid:
     )
     shifted = any(choice.get("shift") for row in comparison.rows for choice in row.chosen)
     names = [*(name.replace("_", " ") for name in fields), *(["schedule"] if scheduled else [])]
-    names += ["shift"] if shifted else []
+    stepped = any(choice.get("num_steps") for row in comparison.rows for choice in row.chosen)
+    names += [*(["shift"] if shifted else []), *(["most steps"] if stepped else [])]
     head = ("", "split", "settings tried", *names, "best step")
     rows = [
         (
@@ -104,12 +106,17 @@ def _choice_grid(comparison: Comparison) -> Grid:
             *(f"{choice[name]:g}" for name in fields),
             *([choice.get("schedule", "constant")] if scheduled else []),
             *([f"{choice.get('shift', 0)}"] if shifted else []),
+            *([_steps(choice)] if stepped else []),
             _best_step(comparison, row.name, choice["split_seed"]),
         )
         for row in comparison.rows
         for choice in row.chosen
     ]
     return Grid(head, tuple(rows))
+
+
+def _steps(choice: Mapping[str, Any]) -> str:
+    return f"{choice['num_steps']:,}" if choice.get("num_steps") else ""
 
 
 def _best_step(comparison: Comparison, row: str, split_seed: int) -> str:

@@ -34,6 +34,7 @@ class Choice:
         smoothing: label smoothing.
         schedule: `constant`, or `linear`: the step size falls to nothing at the last step.
         shift: places by which labelled rows are moved at most; see `farzi.training.Shifted`.
+        num_steps: most steps of a small row; 0: as many as the limits say.
     """
 
     lr: float
@@ -43,6 +44,7 @@ class Choice:
     smoothing: float = 0.0
     schedule: Literal["constant", "linear"] = "constant"
     shift: int = 0
+    num_steps: int = 0
 
     def __str__(self) -> str:
         parts = [
@@ -53,6 +55,7 @@ class Choice:
             f"smoothing {self.smoothing:g}",
             *([self.schedule] if self.schedule != "constant" else []),
             *([f"shift {self.shift}"] if self.shift else []),
+            *([f"{self.num_steps:,} steps"] if self.num_steps else []),
         ]
         return ", ".join(parts)
 

@@ -56,7 +56,7 @@ def source_hash() -> str:
 
 _LATER: Mapping[str, Mapping[str, Any]] = {
     **YOUNGER,
-    "": {**YOUNGER[""], "schedule": "constant", "shift": 0},  # those of a `Choice` besides
+    "": {**YOUNGER[""], "schedule": "constant", "shift": 0, "num_steps": 0},  # of a `Choice`
 }
 
 

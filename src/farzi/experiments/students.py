@@ -82,7 +82,7 @@ def train_student(
     if len(looked) > limits.validation_size:
         looked = looked.take(np.arange(limits.validation_size))
     epoch = batches.steps_per_epoch
-    most = _most_steps(sample, limits, epoch)
+    most = _most_steps(sample, choice, limits, epoch)
     by_processor = _counts_processor_time(device)
     pace = Pace()
 
@@ -176,9 +176,9 @@ def _run(
     )
 
 
-def _most_steps(sample: Sample, limits: Limits, epoch: int) -> int:
+def _most_steps(sample: Sample, choice: Choice, limits: Limits, epoch: int) -> int:
     if not sample.whole:
-        return limits.max_steps
+        return choice.num_steps or limits.max_steps
     if limits.max_epochs is None:
         return max(limits.max_steps, 200 * epoch)
     return limits.max_epochs * epoch

@@ -248,6 +248,24 @@ def test_labelled_rows_alone_are_tuned_over_shifts(split):
     assert "shift 2" in str(Choice(0.05, 3, shift=2))
 
 
+def test_small_rows_alone_are_tuned_over_steps_and_full_data_keep_their_names(split):
+    falling = replace(QUICK, schedules=("linear",), lrs=(0.05,))
+    cells = Cells(split, replace(falling, num_steps=(10, 30)))
+    row = load_row("random")
+    search, _ = cells.tuned("random", row)
+    assert [each.choice.num_steps for each in search.tries] == [10, 30]
+    run, _ = cells.scored("random", row)
+    assert run.choice.num_steps == search.best.num_steps == run.training.curve[-1].step
+    full = load_row("full")
+    assert cells.score_identity("full", full, 0) == Cells(split, falling).score_identity(
+        "full", full, 0
+    )
+    assert named_by(asdict(Choice(0.05, 3))) == named_by(asdict(Choice(0.05, 3, num_steps=0)))
+    assert "30,000 steps" in str(Choice(0.05, 3, num_steps=30_000))
+    with pytest.raises(SettingsError, match=r"`num_steps` must be at least 1, got 0"):
+        replace(QUICK, num_steps=(0,))
+
+
 @pytest.mark.parametrize("shifts", [(), (-1,)])
 def test_shifts_that_cannot_be_are_refused(shifts):
     with pytest.raises(SettingsError, match=r"`shifts`: (nothing|-1) cannot be tried"):

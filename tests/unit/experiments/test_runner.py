@@ -470,7 +470,7 @@ def test_a_search_is_ranked_on_every_row(toy):
 
 def test_one_split_can_choose_for_all(toy):
     experiment, places = toy
-    tried = replace(experiment.compare, lrs=(0.05, 0.01))
+    tried = replace(experiment.compare, lrs=(0.05,), dropouts=(0.0, 0.2), num_steps=(8, 1_030))
     rows = ("full", "random", "start")
     once = replace(experiment, rows=rows, compare=tried, tuned_on=1)
     cells, _ = plan_cells(once, places)
@@ -483,8 +483,15 @@ def test_one_split_can_choose_for_all(toy):
     assert group.tuned_on == 1
     for row in group.comparison.rows:
         assert row.num_runs == 4
-        assert [(choice["split_seed"], choice["tries"]) for choice in row.chosen] == [(1, 2)]
+        tries = 2 if row.name == "full" else 3  # all data are not asked for steps
+        assert [(choice["split_seed"], choice["tries"]) for choice in row.chosen] == [(1, tries)]
     page = experiment_page(collect(places.results / "toy"))
+    lines = [
+        line.split(" | ") for line in page.splitlines() if "most steps" in line or "of 3" in line
+    ]
+    (place,) = {line.index("most steps") for line in lines[:1]}
+    assert {line[place] for line in lines[1:]} <= {"8", "1,030"}
+    assert len(lines) == 3
     assert "as tuned on validation of split 1, for all:" in page
     # the split that chose has the cells of an experiment where each chooses for itself
     own, _ = plan_cells(replace(once, splits=(1,), tuned_on=None), places)
