@@ -34,7 +34,7 @@ def plots(all_found: Sequence[Collected]) -> dict[str, str]:
         group
         for group in overview_groups(all_found)
         if group.comparison is not None
-        and any(row.name in group.distil_s for row in group.comparison.rows)
+        and any(row.name in group.distilled for row in group.comparison.rows)
     ]
     if not groups:
         return {}
@@ -73,7 +73,7 @@ def _size(groups: Sequence[Group]) -> str:
         for row in comparison.rows:
             ratio = 1.0 if row.name == "full" else comparison.ratio(row.name)
             if row.bytes and ratio:
-                mark = "o" if row.name in group.distil_s else "s" if row.name == "full" else "x"
+                mark = "o" if row.name in group.distilled else "s" if row.name == "full" else "x"
                 axis.plot(row.bytes / 1e3, ratio, mark, color=colours[row.name], label=row.name)
         axis.axhline(1, color="black", lw=0.5)
         axis.axvline(4 * group.events / 1e3, color="black", lw=0.5, ls=":")

@@ -19,7 +19,15 @@ from farzi.experiments.results import Run, headline_metrics
 from farzi.experiments.store import read_result
 from farzi.experiments.tuning import Search
 
-__all__ = ["BreakEven", "Collected", "Group", "break_even", "collect", "distilled_rows"]
+__all__ = [
+    "BreakEven",
+    "Collected",
+    "Distillations",
+    "Group",
+    "break_even",
+    "collect",
+    "distilled_rows",
+]
 
 CLOCK = "processor time on one thread, looks at validation not counted"
 
@@ -57,6 +65,21 @@ class BreakEven:
 
 
 @dataclass(frozen=True)
+class Distillations:
+    """The distillations of one row, a value a split.
+
+    Args:
+        seconds: what each took.
+        losses: fresh students' validation loss before the first outer step, and at the best one.
+        own_teachers: the share of them whose seconds hold those of teachers of their own.
+    """
+
+    seconds: tuple[float, ...]
+    losses: tuple[tuple[float, float], ...] = ()
+    own_teachers: float = 0.0
+
+
+@dataclass(frozen=True)
 class Group:
     """One size and student of an experiment.
 
@@ -70,16 +93,12 @@ class Group:
         total: cells in all.
         comparison: rows side by side; None where no student is scored yet.
         teachers_s: seconds that teachers took, by split.
-        distil_s: seconds that distilling took, by row, a value a split.
-        own_teachers: distilled rows whose seconds hold those of teachers of their own, with the
-            share of their distillations of which this is so.
+        distilled: the distilled rows, and what their distillations took.
         rankings: searches on rows against one on full data.
         searched_s: seconds of the search on full data, where there is one.
         paper: the ratio to full data that the paper reports for this size.
         label: the student as the experiment names it; empty where it leaves the choice to the
             source.
-        losses: by distilled row, fresh students' validation loss before the first outer step and
-            at the best one, a pair a split.
         tuned_on: the split whose validation chose for all; None: each split has its own.
     """
 
@@ -92,13 +111,11 @@ class Group:
     total: int
     comparison: Comparison | None
     teachers_s: tuple[float, ...] = ()
-    distil_s: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    own_teachers: Mapping[str, float] = field(default_factory=dict)
+    distilled: Mapping[str, Distillations] = field(default_factory=dict)
     rankings: tuple[Ranking, ...] = ()
     searched_s: float | None = None
     paper: float | None = None
     label: str = ""
-    losses: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
     tuned_on: int | None = None
 
     @property
@@ -168,14 +185,9 @@ def _group(values: Mapping[str, Any], kept: Path) -> Group:
     searches = {
         (cell["row"], cell["split_seed"]): Search.from_json(result) for cell, result in of("tune")
     }
-    distil: dict[str, tuple[float, ...]] = {}
-    losses: dict[str, tuple[tuple[float, float], ...]] = {}
-    own: dict[str, list[bool]] = {}
+    distilled: dict[str, list[Mapping[str, Any]]] = {}
     for cell, result in of("distill"):
-        row = cell["row"]
-        distil[row] = (*distil.get(row, ()), result["seconds"])
-        losses[row] = (*losses.get(row, ()), (result["start_loss"], result["best_loss"]))
-        own.setdefault(row, []).append(result.get("own_teachers", False))
+        distilled.setdefault(cell["row"], []).append(result)
     ranked: dict[str, list[Ranked]] = {}
     for cell, result in of("rank"):
         ranked.setdefault(cell["row"], []).append(Ranked.from_json(result))
@@ -192,14 +204,20 @@ def _group(values: Mapping[str, Any], kept: Path) -> Group:
         total=len(values["cells"]),
         comparison=_comparison(values, runs, searches) if runs else None,
         teachers_s=tuple(result["seconds"] for _, result in of("teachers")),
-        distil_s=distil,
-        own_teachers={row: share for row, each in own.items() if (share := statistics.fmean(each))},
+        distilled={row: _distillations(results) for row, results in distilled.items()},
         rankings=tuple(rank_rows(ranked, metric, higher_is_better=higher)) if has_ranks else (),
         searched_s=sum(run.seconds for run in ranked["full"]) if has_ranks else None,
         paper=values.get("paper"),
         label=values.get("label", ""),
-        losses=losses,
         tuned_on=values.get("tuned_on"),
+    )
+
+
+def _distillations(results: Sequence[Mapping[str, Any]]) -> Distillations:
+    return Distillations(
+        seconds=tuple(each["seconds"] for each in results),
+        losses=tuple((each["start_loss"], each["best_loss"]) for each in results),
+        own_teachers=statistics.fmean(each.get("own_teachers", False) for each in results),
     )
 
 
@@ -241,7 +259,7 @@ def distilled_rows(groups: Sequence[Group]) -> Iterator[tuple[Group, Comparison,
     for group in groups:
         if group.comparison is not None:
             for row in group.comparison.rows:
-                if row.name in group.distil_s:
+                if row.name in group.distilled:
                     yield group, group.comparison, row
 
 
@@ -256,11 +274,13 @@ def break_even(group: Group) -> list[BreakEven]:
     teachers_s = statistics.fmean(group.teachers_s) if group.teachers_s else 0.0
     table = []
     for name, row in rows.items():
-        distilled = name in group.distil_s
+        distilled = group.distilled.get(name)
         if row.seconds is None or not (distilled or name.endswith("-soft")):
             continue
-        making_s = (1 - group.own_teachers.get(name, 0.0)) * teachers_s
-        making_s += statistics.fmean(group.distil_s[name]) if distilled else 0.0
+        making_s = teachers_s
+        if distilled is not None:
+            making_s *= 1 - distilled.own_teachers
+            making_s += statistics.fmean(distilled.seconds)
         came = [each for each in row.reached if each.share == 1 and each.runs == row.num_runs]
         equal_s = came[0].seconds if came else None
         table.append(

@@ -124,7 +124,7 @@ def chosen_rows(all_found: Sequence[Collected]) -> list[Chosen]:
             if comparison is None or all(row.name != "full" for row in comparison.rows):
                 continue
             for row in comparison.rows:
-                if row.name not in group.distil_s or not row.finished:
+                if row.name not in group.distilled or not row.finished:
                     continue
                 rank = comparison.validation_rank(row.name)
                 key = (group.source, group.size)
@@ -169,7 +169,8 @@ def glance_grid(chosen: Sequence[Chosen]) -> Grid:
 
 def of_teachers(group: Group, row: RowResult) -> float | None:
     """The teachers' mean ratio to full data; None where the row was made by others than these."""
-    if group.comparison is None or group.own_teachers.get(row.name) == 1:
+    made = group.distilled.get(row.name)
+    if group.comparison is None or (made is not None and made.own_teachers == 1):
         return None
     return group.comparison.ratio("teachers")
 

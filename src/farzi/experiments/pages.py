@@ -67,7 +67,8 @@ def students_grid(groups: Sequence[Group]) -> Grid:
     rows = []
     for group, comparison, row in distilled_rows(groups):
         full = {each.name: each.metrics for each in comparison.rows}.get("full", {})
-        begun, best = zip(*group.losses[row.name], strict=True)
+        made = group.distilled[row.name]
+        begun, best = zip(*made.losses, strict=True)
         rows.append(
             (
                 group.title,
@@ -80,7 +81,7 @@ def students_grid(groups: Sequence[Group]) -> Grid:
                 ),
                 f"{statistics.fmean(begun):.3f}",
                 f"{statistics.fmean(best):.3f}",
-                seconds(statistics.fmean(group.distil_s[row.name])),
+                seconds(statistics.fmean(made.seconds)),
             )
         )
     return Grid(head, tuple(rows))

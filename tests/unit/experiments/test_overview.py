@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from farzi.experiments.collected import Collected, Group, break_even
+from farzi.experiments.collected import Collected, Distillations, Group, break_even
 from farzi.experiments.overview import chosen_rows, failures, index_parts
 from made_up_runs import RANKING, compared, run, training
 
@@ -13,7 +13,7 @@ WORSE = {name: value * 0.9 for name, value in RANKING.items()}
 
 def group(runs, **values):
     rows = {each.row for each in runs} - {"full"}
-    given = {"events": 50, "distil_s": dict.fromkeys(rows, (30.0,)), **values}
+    given = {"events": 50, "distilled": dict.fromkeys(rows, Distillations((30.0,))), **values}
     return Group(
         "toy",
         "5x20",
@@ -117,22 +117,19 @@ def test_a_row_of_more_splits_is_chosen_before_one_of_fewer():
     assert row.name == "farzi"
 
 
-@pytest.mark.parametrize(
-    ("own", "told"), [({}, "1.000"), ({"farzi": 1.0}, ""), ({"farzi": 0.5}, "1.000")]
-)
+@pytest.mark.parametrize(("own", "told"), [(0.0, "1.000"), (1.0, ""), (0.5, "1.000")])
 def test_teachers_stand_beside_the_rows_that_they_labelled_alone(own, told):
     runs = [run("full"), run("teachers", training=None), run("farzi", metrics=WORSE)]
-    few = group(runs, distil_s={"farzi": (1.0,)}, own_teachers=own)
+    few = group(runs, distilled={"farzi": Distillations((1.0,), own_teachers=own)})
     (line,) = index_parts([Collected("toy", "", (few,))])["overview"].splitlines()[2:]
     assert line.split(" | ")[5] == told
 
 
-@pytest.mark.parametrize(
-    ("own", "made_s"), [({}, 50.0), ({"farzi": 0.5}, 40.0), ({"farzi": 1.0}, 30.0)]
-)
+@pytest.mark.parametrize(("own", "made_s"), [(0.0, 50.0), (0.5, 40.0), (1.0, 30.0)])
 def test_seconds_of_teachers_are_counted_once(own, made_s):
     runs = [run("full"), run("farzi", training=training(seconds=5.0))]
-    (even,) = break_even(group(runs, teachers_s=(20.0,), own_teachers=own))
+    made = {"farzi": Distillations((30.0,), own_teachers=own)}
+    (even,) = break_even(group(runs, teachers_s=(20.0,), distilled=made))
     assert even.making_s == pytest.approx(made_s)
 
 

@@ -94,17 +94,17 @@ def test_every_cell_is_made_once(toy, monkeypatch):
     assert list(rows) == list(experiment.rows)
     assert rows["farzi"].num_runs == 6
     assert group.comparison.split_seeds == (0, 1)
-    assert set(group.distil_s) == {"start", "farzi"}
+    assert set(group.distilled) == {"start", "farzi"}
     assert len(group.teachers_s) == 2
     even = {each.row: each for each in break_even(group)}
     assert set(even) == {"random-soft", "start", "farzi"}
     assert even["farzi"].making_s > even["random-soft"].making_s > 0
-    assert not group.own_teachers
+    assert group.distilled["farzi"].own_teachers == 0
     taught_alone = next((places.results / "toy/cells").glob("distill.farzi.split-1.*"))
     values = json.loads(taught_alone.read_text())
     values["result"]["own_teachers"] = True
     taught_alone.write_text(json.dumps(values))
-    assert collect(places.results / "toy").groups[0].own_teachers == {"farzi": 0.5}
+    assert collect(places.results / "toy").groups[0].distilled["farzi"].own_teachers == 0.5
 
     # other settings of the search are other cells; teachers and artifacts stay
     made.clear()
@@ -427,7 +427,7 @@ def test_several_students_are_each_held_against_their_own_full_data(toy, tmp_pat
         assert line[1:3] == ["farzi", f"{ratio:.3f}"]
         assert line[3] == f"{100 * full.metrics['nDCG@10'].mean:.1f}"
         assert line[6] == f"{row.metrics['loss'].mean:.3f}"
-        begun, best = group.losses["farzi"][0]
+        begun, best = group.distilled["farzi"].losses[0]
         assert best <= begun
         assert line[7:9] == [f"{begun:.3f}", f"{best:.3f}"]
 
