@@ -177,7 +177,9 @@ class SyntheticBatches:
             return Batch(*few.to_read(indices), few.mask(indices))
         tokens, labels = self._formed
         if indices is not None:
-            tokens, labels = tokens[indices], None if labels is None else labels[indices]
+            # A row at a time: `labels[indices]` goes element by element, and takes thrice as long.
+            tokens = tokens.index_select(0, indices)
+            labels = None if labels is None else labels.index_select(0, indices)
         return Batch(tokens, labels, few.mask(indices))
 
     @functools.cached_property

@@ -2,66 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from farzi.data.sequences import Sequences
 from farzi.distill.teachers import mean_logits
 from farzi.experiments.rows.base import Sample, Size
 from farzi.experiments.splits import Split
-from farzi.seeding import stream
-from farzi.training import Batch, Batches
+from farzi.synthetic import SyntheticSequences
+from farzi.training import Batches, SyntheticBatches
 
-__all__ = ["SoftLabelBatches", "hard_size", "soft", "soft_size"]
-
-
-@dataclass(frozen=True)
-class SoftLabelBatches:
-    """Real tokens with the teachers' mean prediction as labels, which is computed once.
-
-    Args:
-        tokens: int64 (S, L).
-        lengths: int64 (S,), positions that are real.
-        hidden: the teachers' hidden states (S, L, n W).
-        table: their embeddings (V, n W).
-        batch_size: sequences a step.
-        seed: of the order.
-    """
-
-    tokens: Tensor
-    lengths: Tensor
-    hidden: Tensor
-    table: Tensor
-    batch_size: int
-    seed: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Steps in which every sequence is read once."""
-        return -(-len(self.tokens) // self.batch_size)
-
-    def __call__(self, step: int) -> Batch:
-        """The batch of step `step`, from 0."""
-        epoch, position = divmod(step, self.steps_per_epoch)
-        order = stream(self.seed, "order", epoch).permutation(len(self.tokens))
-        chosen = torch.from_numpy(order[position * self.batch_size :][: self.batch_size])
-        labels = (self.hidden[chosen] @ self.table.T).softmax(-1)
-        mask = torch.arange(self.tokens.shape[1]) < self.lengths[chosen, None]
-        return Batch(self.tokens[chosen], labels, mask)
+__all__ = ["hard_size", "soft", "soft_size"]
 
 
 def soft(sequences: Sequences, split: Split) -> Sample:
-    """These sequences with labels: as many positions as a student reads, and one target more."""
+    """These sequences with labels: as many positions as a student reads, and one target more.
+
+    They are read as distilled sequences are, so that a step takes no longer: the teachers' hidden
+    states are the label latents, and their embeddings the decoder.
+    """
     padded, mask = sequences.padded(np.arange(len(sequences)), split.context_length + 1)
     tokens = torch.from_numpy(padded)[:, :-1]
     hidden, table = mean_logits(split.build_teacher(), split.teachers, tokens)
-    lengths = torch.from_numpy(mask.sum(1)) - 1
+    few = SyntheticSequences(
+        tokens, table.T.contiguous(), hidden, lengths=torch.from_numpy(mask.sum(1)) - 1
+    )
 
     def batches(batch_size: int, seed: int) -> Batches:
-        return SoftLabelBatches(tokens, lengths, hidden, table, batch_size, seed)
+        return SyntheticBatches(few, batch_size, seed)
 
     return Sample(soft_size(sequences, split), batches)
 
