@@ -43,8 +43,8 @@ class CompareSettings:
             stops, and `linear`, whose runs go on until the step size is nothing, at `max_steps` or
             `max_epochs`. Either way the weights of the best look are scored.
         shifts: places by which labelled rows are moved at most that are tried; 0: not at all.
-        num_steps: steps of a small row that are tried, in place of `max_steps`; rows of all
-            training data are not asked. The other settings are tuned with the first of them.
+        num_steps: steps that are tried of rows of the artifact's size, in place of `max_steps`;
+            other rows are not asked. The other settings are tuned with the first of them.
         tune_seconds: seconds of training that the search of one row and split may take; None: as
             long as it needs.
         tune_sweeps: how often that search goes over what is tuned, at most.
@@ -91,6 +91,7 @@ class CompareSettings:
             ("max_steps", self.max_steps),
             ("patience", self.patience),
             ("tune_sweeps", self.tune_sweeps),
+            ("num_steps", min(self.num_steps, default=1)),
         ):
             if count < 1:
                 raise SettingsError(f"`{name}` must be at least 1, got {count}.")
@@ -105,8 +106,6 @@ class CompareSettings:
             if not values or not good:
                 shown = ", ".join(map(str, values)) or "nothing"
                 raise SettingsError(f"`{name}`: {shown} cannot be tried.")
-        if self.num_steps and min(self.num_steps) < 1:
-            raise SettingsError(f"`num_steps` must be at least 1, got {min(self.num_steps)}.")
 
     @property
     def limits(self) -> Limits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from farzi.experiments.collected import Collected, Group, distilled_rows
@@ -89,15 +89,13 @@ def students_grid(groups: Sequence[Group]) -> Grid:
 
 def _choice_grid(comparison: Comparison) -> Grid:
     fields = ("lr", "batch_size", "weight_decay", "dropout", "smoothing")
-    scheduled = any(
-        choice.get("schedule", "constant") != "constant"
-        for row in comparison.rows
-        for choice in row.chosen
-    )
-    shifted = any(choice.get("shift") for row in comparison.rows for choice in row.chosen)
-    names = [*(name.replace("_", " ") for name in fields), *(["schedule"] if scheduled else [])]
-    stepped = any(choice.get("num_steps") for row in comparison.rows for choice in row.chosen)
-    names += [*(["shift"] if shifted else []), *(["most steps"] if stepped else [])]
+    choices = [choice for row in comparison.rows for choice in row.chosen]
+    seldom = {
+        name: text_of
+        for name, text_of in _SELDOM_CHOSEN.items()
+        if any(text_of(choice) != text_of({}) for choice in choices)
+    }
+    names = (*(name.replace("_", " ") for name in fields), *seldom)
     head = ("", "split", "settings tried", *names, "best step")
     rows = [
         (
@@ -105,9 +103,7 @@ def _choice_grid(comparison: Comparison) -> Grid:
             str(choice["split_seed"]),
             f"{choice['tries']} of {settings_of(choice)}" if choice.get("tries") else "",
             *(f"{choice[name]:g}" for name in fields),
-            *([choice.get("schedule", "constant")] if scheduled else []),
-            *([f"{choice.get('shift', 0)}"] if shifted else []),
-            *([_steps(choice)] if stepped else []),
+            *(text_of(choice) for text_of in seldom.values()),
             _best_step(comparison, row.name, choice["split_seed"]),
         )
         for row in comparison.rows
@@ -116,8 +112,12 @@ def _choice_grid(comparison: Comparison) -> Grid:
     return Grid(head, tuple(rows))
 
 
-def _steps(choice: Mapping[str, Any]) -> str:
-    return f"{choice['num_steps']:,}" if choice.get("num_steps") else ""
+_SELDOM_CHOSEN: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "schedule": lambda choice: choice.get("schedule", "constant"),
+    "shift": lambda choice: str(choice.get("shift", 0)),
+    "most steps": lambda choice: f"{steps:,}" if (steps := choice.get("num_steps")) else "",
+}
+"""Columns that stand where some row has another choice than the usual one, by their heads."""
 
 
 def _best_step(comparison: Comparison, row: str, split_seed: int) -> str:
