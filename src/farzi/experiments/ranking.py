@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from farzi.experiments.results import Choice
+from farzi.experiments.results import Choice, Look
 from farzi.experiments.specification import SearchSettings
 from farzi.seeding import stream
 
@@ -88,12 +88,14 @@ class Ranked:
         loss: lowest validation loss; None where training diverged.
         seconds: of training, until it stopped.
         metrics: test scores.
+        curve: its looks at the validation loss; empty in files of before they were kept.
     """
 
     number: int
     loss: float | None
     seconds: float
     metrics: Mapping[str, float]
+    curve: tuple[Look, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
@@ -102,7 +104,8 @@ class Ranked:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Ranked:
         """What `to_json` was called on."""
-        return cls(**values)
+        curve = tuple(Look(*look) for look in values.get("curve", ()))
+        return cls(**{**values, "curve": curve})
 
 
 @dataclass(frozen=True)

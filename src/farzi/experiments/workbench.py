@@ -372,6 +372,8 @@ class Workbench:
                 return Ranked(number, None, 0.0, {}).to_json()
             scores = evaluate(student, trained.params, split.data, "test")
             metrics = {metric: float(value) for metric, value in scores.metrics.items()}
-            return Ranked(number, training.loss, training.total_seconds, metrics).to_json()
+            return Ranked(
+                number, training.loss, training.total_seconds, metrics, training.curve
+            ).to_json()
 
         cells.store.take(self.rank_identity(name, row, number), make)
