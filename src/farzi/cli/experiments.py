@@ -145,7 +145,14 @@ def _show(file: Path, places: Places, output: Output) -> None:
     from rich.console import Group
 
     from farzi.experiments.collected import collect
-    from farzi.experiments.tables import break_even_grid, notes, ranking_grid, rich_table, terminal
+    from farzi.experiments.tables import (
+        break_even_grid,
+        early_ranking_grid,
+        notes,
+        ranking_grid,
+        rich_table,
+        terminal,
+    )
 
     found = collect(places.results / file.stem)
     if found is None:
@@ -158,7 +165,8 @@ def _show(file: Path, places: Places, output: Output) -> None:
         if group.comparison is not None:
             parts += [*terminal(group.comparison, summary=False), *notes(group.comparison)]
             parts.append(group.comparison.protocol_line)
-        for grid in (break_even_grid([group]), ranking_grid([group])):
+        grids = (break_even_grid([group]), ranking_grid([group]), early_ranking_grid(group))
+        for grid in grids:
             if grid.rows:
                 parts.append(rich_table(grid))
     output.result(_payload(found), text=Group(*parts))
@@ -182,6 +190,7 @@ def _payload(found: Collected) -> dict[str, Any]:
                 "comparison": None if group.comparison is None else group.comparison.to_json(),
                 "break_even": [asdict(each) for each in break_even(group)],
                 "rankings": [asdict(each) for each in group.rankings],
+                "early_rankings": [asdict(each) for each in group.early_rankings],
             }
             for group in found.groups
         ],

@@ -14,7 +14,7 @@ from typing import Any
 
 from farzi.errors import DataError
 from farzi.experiments.comparison import Comparison, RowResult, compare_runs, validation_rank
-from farzi.experiments.ranking import Ranked, Ranking, rank_rows
+from farzi.experiments.ranking import Ranked, Ranking, rank_early, rank_rows
 from farzi.experiments.results import Run, headline_metrics
 from farzi.experiments.store import read_result
 from farzi.experiments.tuning import Search
@@ -95,6 +95,7 @@ class Group:
         teachers_s: seconds that teachers took, by split.
         distilled: the distilled rows, and what their distillations took.
         rankings: searches on rows against one on full data.
+        early_rankings: searches that give each configuration few seconds, against that one.
         searched_s: seconds of the search on full data, where there is one.
         paper: the ratio to full data that the paper reports for this size.
         label: the student as the experiment names it; empty where it leaves the choice to the
@@ -113,6 +114,7 @@ class Group:
     teachers_s: tuple[float, ...] = ()
     distilled: Mapping[str, Distillations] = field(default_factory=dict)
     rankings: tuple[Ranking, ...] = ()
+    early_rankings: tuple[Ranking, ...] = ()
     searched_s: float | None = None
     paper: float | None = None
     label: str = ""
@@ -206,6 +208,9 @@ def _group(values: Mapping[str, Any], kept: Path) -> Group:
         teachers_s=tuple(result["seconds"] for _, result in of("teachers")),
         distilled={row: _distillations(results) for row, results in distilled.items()},
         rankings=tuple(rank_rows(ranked, metric, higher_is_better=higher)) if has_ranks else (),
+        early_rankings=(
+            tuple(rank_early(ranked, metric, higher_is_better=higher)) if has_ranks else ()
+        ),
         searched_s=sum(run.seconds for run in ranked["full"]) if has_ranks else None,
         paper=values.get("paper"),
         label=values.get("label", ""),

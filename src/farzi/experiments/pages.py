@@ -12,6 +12,7 @@ from farzi.experiments.results import headline_metrics
 from farzi.experiments.tables import (
     Grid,
     break_even_grid,
+    early_ranking_grid,
     markdown,
     markdown_grid,
     markdown_list,
@@ -44,6 +45,11 @@ def experiment_page(found: Collected) -> str:
         for title, grid in (
             ("When making a row pays, in trainings of a student:", break_even_grid([group])),
             ("A search on a row against one on all training data:", ranking_grid([group])),
+            (
+                "Searches that give each configuration so many seconds of training, against the "
+                "whole one on all data (the lines of `full` are its own runs, ended early):",
+                early_ranking_grid(group),
+            ),
         ):
             if grid.rows:
                 parts += [title, markdown_grid(grid)]

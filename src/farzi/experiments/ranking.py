@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,18 @@ from farzi.experiments.results import Choice, Look
 from farzi.experiments.specification import SearchSettings
 from farzi.seeding import stream
 
-__all__ = ["Configuration", "Ranked", "Ranking", "configurations", "kendall_tau", "rank_rows"]
+__all__ = [
+    "Configuration",
+    "Ranked",
+    "Ranking",
+    "configurations",
+    "kendall_tau",
+    "rank_early",
+    "rank_rows",
+]
+
+EARLY_SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2)
+"""Of the seconds that full data take for a configuration: when searches are read early."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,15 @@ class Ranked:
         curve = tuple(Look(*look) for look in values.get("curve", ()))
         return cls(**{**values, "curve": curve})
 
+    def until(self, seconds: float) -> Ranked:
+        """What is known of it after so many seconds: its lowest loss at a look by then.
+
+        Training has to be the same whenever it ends, as it is at a constant step size.
+        """
+        losses = [look.loss for look in self.curve if look.seconds <= seconds]
+        known = min(losses) if losses and self.loss is not None else None
+        return replace(self, loss=known, seconds=min(self.seconds, seconds))
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -123,6 +143,7 @@ class Ranking:
         metric_regret: the same in a test score on full data, best less chosen.
         seconds: of training, all configurations.
         faster: seconds on full data over these.
+        seconds_each: most seconds for a configuration; None: each until validation stopped it.
     """
 
     row: str
@@ -134,6 +155,7 @@ class Ranking:
     metric_regret: float
     seconds: float
     faster: float
+    seconds_each: float | None = None
 
 
 def kendall_tau(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
@@ -180,39 +202,92 @@ def rank_rows(
         num_resamples: of the bootstrap.
         seed: of its draws.
     """
-    full = {run.number: run for run in runs["full"]}
+    paired = {row: _paired(of_row, runs["full"]) for row, of_row in runs.items() if row != "full"}
+    return [
+        _ranking(row, both, metric, higher_is_better, num_resamples, seed)
+        for row, both in paired.items()
+        if len(both) > 1
+    ]
+
+
+def rank_early(
+    runs: Mapping[str, Sequence[Ranked]],
+    metric: str,
+    *,
+    higher_is_better: bool = True,
+    shares: Sequence[float] = EARLY_SHARES,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> list[Ranking]:
+    """Hold searches that give each configuration few seconds against the whole one on `full`.
+
+    Full data are a row here as well: to stop early on all data is what a search on few rows has to
+    be better than. Its runs are the very ones that it is held against, which flatters it.
+
+    Args:
+        runs: by row, its configurations; rows whose looks were not kept are left out.
+        metric: the test score that `metric_regret` is in.
+        higher_is_better: of that score.
+        shares: of the mean seconds of a configuration on full data, that each may take.
+        num_resamples: of the bootstrap.
+        seed: of its draws.
+
+    Returns:
+        by row and seconds, how each compares; none for seconds by which fewer than two
+        configurations had been looked at.
+    """
+    full = runs["full"]
+    mean = sum(run.seconds for run in full) / len(full)
     ranked = []
     for row, of_row in runs.items():
-        both = [(run, full[run.number]) for run in of_row if run.number in full]
-        if row == "full" or len(both) < 2:
+        if not any(run.curve for run in of_row):
             continue
-        own = np.array([_loss(run) for run, _ in both])
-        of_full = np.array([_loss(run) for _, run in both])
-        generator = np.random.default_rng(seed)
-        taus = []
-        for _ in range(num_resamples):
-            drawn = generator.integers(len(both), size=len(both))
-            taus.append(kendall_tau(own[drawn], of_full[drawn]))
-        low, high = np.nanquantile(taus, [0.025, 0.975])
-        chosen = both[int(own.argmin())][1]
-        best = both[int(of_full.argmin())][1]
-        sign = 1 if higher_is_better else -1
-        seconds = sum(run.seconds for run, _ in both)
-        ranked.append(
-            Ranking(
-                row=row,
-                configurations=len(both),
-                tau=kendall_tau(own, of_full),
-                low=float(low),
-                high=float(high),
-                regret=_loss(chosen) - _loss(best),
-                metric_regret=sign
-                * (best.metrics.get(metric, math.nan) - chosen.metrics.get(metric, math.nan)),
-                seconds=seconds,
-                faster=sum(run.seconds for _, run in both) / seconds,
-            )
-        )
+        for share in shares:
+            cut = [run.until(share * mean) for run in of_row]
+            both = _paired(cut, full)
+            if sum(run.loss is not None for run, _ in both) > 1:
+                early = _ranking(row, both, metric, higher_is_better, num_resamples, seed)
+                ranked.append(replace(early, seconds_each=share * mean))
     return ranked
+
+
+def _paired(of_row: Sequence[Ranked], of_full: Sequence[Ranked]) -> list[tuple[Ranked, Ranked]]:
+    full = {run.number: run for run in of_full}
+    return [(run, full[run.number]) for run in of_row if run.number in full]
+
+
+def _ranking(
+    row: str,
+    both: Sequence[tuple[Ranked, Ranked]],
+    metric: str,
+    higher_is_better: bool,
+    num_resamples: int,
+    seed: int,
+) -> Ranking:
+    own = np.array([_loss(run) for run, _ in both])
+    of_full = np.array([_loss(run) for _, run in both])
+    generator = np.random.default_rng(seed)
+    taus = []
+    for _ in range(num_resamples):
+        drawn = generator.integers(len(both), size=len(both))
+        taus.append(kendall_tau(own[drawn], of_full[drawn]))
+    low, high = np.nanquantile(taus, [0.025, 0.975])
+    chosen = both[int(own.argmin())][1]
+    best = both[int(of_full.argmin())][1]
+    sign = 1 if higher_is_better else -1
+    seconds = sum(run.seconds for run, _ in both)
+    return Ranking(
+        row=row,
+        configurations=len(both),
+        tau=kendall_tau(own, of_full),
+        low=float(low),
+        high=float(high),
+        regret=_loss(chosen) - _loss(best),
+        metric_regret=sign
+        * (best.metrics.get(metric, math.nan) - chosen.metrics.get(metric, math.nan)),
+        seconds=seconds,
+        faster=sum(run.seconds for _, run in both) / seconds,
+    )
 
 
 def _loss(run: Ranked) -> float:

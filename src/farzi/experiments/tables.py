@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Grid",
     "break_even_grid",
+    "early_ranking_grid",
     "full_grids",
     "markdown",
     "markdown_grid",
@@ -313,6 +314,24 @@ def ranking_grid(groups: Sequence[Group]) -> Grid:
         )
         for group in groups
         for each in group.rankings
+    ]
+    return Grid(head, tuple(rows))
+
+
+def early_ranking_grid(group: Group) -> Grid:
+    """How searches of few seconds a configuration compare with the whole one on full data."""
+    head = ("", "s a configuration", "Kendall tau", "regret, nats", "regret, score", "s", "faster")
+    rows = [
+        (
+            each.row,
+            seconds(each.seconds_each),
+            f"{each.tau:.2f} [{each.low:.2f}, {each.high:.2f}]",
+            number(each.regret),
+            number(each.metric_regret),
+            seconds(each.seconds),
+            times(each.faster),
+        )
+        for each in group.early_rankings
     ]
     return Grid(head, tuple(rows))
 

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from farzi.experiments.ranking import Ranked, configurations, kendall_tau, rank_rows
+from farzi.experiments.ranking import (
+    Ranked,
+    configurations,
+    kendall_tau,
+    rank_early,
+    rank_rows,
+)
+from farzi.experiments.results import Look
 from farzi.experiments.specification import SearchSettings
 
 
@@ -125,15 +132,61 @@ def test_every_setting_is_drawn_from_its_own_values():
 
 
 def test_a_ranked_run_is_the_same_after_json():
-    for first in (Ranked(3, 4.5, 2.0, {"HR@10": 0.5}), Ranked(0, None, 0.0, {})):
+    curve = (Look(10, 1.0, 5.0), Look(20, 2.0, 4.5))
+    for first in (Ranked(3, 4.5, 2.0, {"HR@10": 0.5}, curve), Ranked(0, None, 0.0, {})):
         values = first.to_json()
         assert values == {
             "number": first.number,
             "loss": first.loss,
             "seconds": first.seconds,
             "metrics": dict(first.metrics),
+            "curve": first.curve,
         }
         assert Ranked.from_json(json.loads(json.dumps(values))) == first
+
+
+def test_a_file_of_before_curves_were_kept_is_read():
+    values = {"number": 3, "loss": 4.5, "seconds": 2.0, "metrics": {"HR@10": 0.5}}
+    assert Ranked.from_json(values) == Ranked(3, 4.5, 2.0, {"HR@10": 0.5})
+
+
+def looked_at(number, losses):
+    """A run with a look after each second."""
+    curve = tuple(Look(10 * (k + 1), k + 1.0, loss) for k, loss in enumerate(losses))
+    return Ranked(number, min(losses), float(len(losses)), {"nDCG@10": -min(losses)}, curve)
+
+
+def test_a_run_ended_early_knows_what_it_has_seen():
+    run = looked_at(0, [5.0, 4.0, 4.5, 3.0])
+    assert [run.until(seconds).loss for seconds in (0.5, 1, 2.9, 3, 4, 9)] == [
+        None, 5.0, 4.0, 4.0, 3.0, 3.0,
+    ]  # fmt: skip
+    assert [run.until(seconds).seconds for seconds in (0.5, 9)] == [0.5, 4.0]
+    diverged = Ranked(1, None, 0.0, {})
+    assert diverged.until(3) == diverged
+
+
+def test_searches_read_early_are_held_against_the_whole_one():
+    """Full data take 4 seconds each: at a quarter they rank wrongly, at half rightly."""
+    full = [looked_at(0, [6.0, 5.0, 4.5, 4.0]), looked_at(1, [5.5, 5.2, 5.1, 5.0])]
+    few = [looked_at(0, [7.0, 6.0]), looked_at(1, [6.9, 6.5]), looked_at(2, [1.0, 1.0])]
+    unlooked = [Ranked(0, 4.0, 4.0, {}), Ranked(1, 5.0, 4.0, {})]
+    given = {"full": full, "few": few, "old": unlooked}
+    found = rank_early(given, "nDCG@10", shares=(1 / 8, 1 / 4, 1 / 2, 1))
+    assert [(each.row, each.seconds_each, each.tau, each.regret) for each in found] == [
+        ("full", 1.0, -1.0, 1.0),
+        ("full", 2.0, 1.0, 0.0),
+        ("full", 4.0, 1.0, 0.0),
+        ("few", 1.0, -1.0, 1.0),
+        ("few", 2.0, 1.0, 0.0),
+        ("few", 4.0, 1.0, 0.0),
+    ]
+    assert [(each.seconds, each.faster) for each in found] == [
+        (2.0, 4.0), (4.0, 2.0), (8.0, 1.0), (2.0, 4.0), (4.0, 2.0), (4.0, 2.0),
+    ]  # fmt: skip
+    (whole,) = rank_rows({"full": full, "few": few}, "nDCG@10")
+    assert whole.seconds_each is None
+    assert whole.tau == 1.0
 
 
 def test_rankings_of_different_things_are_refused():

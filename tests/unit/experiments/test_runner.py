@@ -23,7 +23,7 @@ from farzi.experiments.pages import experiment_page, students_grid
 from farzi.experiments.results import headline_metrics
 from farzi.experiments.runner import Places, plan_cells, run_experiment
 from farzi.experiments.specification import SearchSettings, read_experiment
-from farzi.experiments.tables import ranking_grid
+from farzi.experiments.tables import early_ranking_grid, ranking_grid
 from toy import SMALL_EXPERIMENT, write_log
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -466,6 +466,9 @@ def test_a_search_is_ranked_on_every_row(toy):
     assert all(ranking.regret >= 0 for ranking in group.rankings)
     assert group.searched_s > 0
     assert ranking_grid([group]).rows[0][1] == "3"
+    assert {ranking.row for ranking in group.early_rankings} <= {"full", "random-tenth", "farzi"}
+    assert all(ranking.configurations == 3 for ranking in group.early_rankings)
+    assert len(early_ranking_grid(group).rows) == len(group.early_rankings) > 0
 
 
 def test_one_split_can_choose_for_all(toy):
