@@ -51,9 +51,10 @@ def sweep(
 ) -> int:
     """Search over settings of a student or of a distillation, by the loss on the validation part.
 
-    On a run, students train on its distilled sequences; on a source, on all of its data. The same
-    command goes on where a sweep was cut off, makes more trials with a higher --trials, and shares
-    the work where it runs several times at once. Needs the extra `sweep`.
+    On a run, students train on its distilled sequences, which tells how to train on these, and
+    hardly what is best on all data; on a source, on all of its data. The same command goes on where
+    a sweep was cut off, makes more trials with a higher --trials, and shares the work where it runs
+    several times at once. Needs the extra `sweep`.
 
     Args:
         run_or_source: a run or an artifact; or a source.
