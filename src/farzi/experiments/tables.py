@@ -134,6 +134,11 @@ def notes(comparison: Comparison) -> list[str]:
             f"{comparison.rows[0].num_runs} runs, splits "
             f"{', '.join(map(str, comparison.split_seeds))}; of full: mean ratio to full data"
         )
+    if partial := _on_some_splits(comparison):
+        lines.append(
+            "not run on every split, so that scores of these are of other test users than those of "
+            f"other rows (ratios and differences are of the same ones), splits in brackets: {', '.join(partial)}"
+        )
     if comparison.ratio_intervals:
         lines.append(
             "intervals: test users drawn anew on each split, the same for both rows; those of "
@@ -160,6 +165,16 @@ def notes(comparison: Comparison) -> list[str]:
             f"it had the seconds that full data took): {', '.join(cut)}"
         )
     return [*lines, *_not_ranked(comparison), *differences_worth_reading(comparison)]
+
+
+def _on_some_splits(comparison: Comparison) -> list[str]:
+    """Rows that lack a split, with those that they have."""
+    told = []
+    for row in comparison.rows:
+        has = [split["split_seed"] for split in comparison.splits if split["rows"].get(row.name)]
+        if 0 < len(has) < len(comparison.splits):
+            told.append(f"{row.name} ({', '.join(map(str, has))})")
+    return told
 
 
 def _uneven_machines(comparison: Comparison) -> list[str]:

@@ -50,6 +50,17 @@ def test_a_row_that_lacks_a_split_is_held_against_full_data_on_the_others():
     assert compared(runs, splits=(0, 1)).ratios["farzi"]["HR@10"] == pytest.approx(1.0)
 
 
+def test_a_row_that_lacks_a_split_is_named():
+    """Its mean scores are of other users than the scores beside them."""
+    runs = [run("full", split=0), run("full", split=1), run("farzi", split=1)]
+    whole = compared([*runs, run("farzi", split=0)], splits=(0, 1))
+    partial = compared(runs, splits=(0, 1))
+    told = [line for line in notes(partial) if line.startswith("not run on every split")]
+    assert len(told) == 1
+    assert told[0].endswith(": farzi (1)")
+    assert not any(line.startswith("not run on every split") for line in notes(whole))
+
+
 def test_differences_pair_the_same_users_of_the_same_split():
     """Users' means over seeds; splits one after the other, whatever the order of the runs."""
     full = [
