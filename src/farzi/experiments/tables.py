@@ -136,8 +136,9 @@ def notes(comparison: Comparison) -> list[str]:
         )
     if partial := _on_some_splits(comparison):
         lines.append(
-            "not run on every split, so that scores of these are of other test users than those of "
-            f"other rows (ratios and differences are of the same ones), splits in brackets: {', '.join(partial)}"
+            "not run on every split, so that scores of these are of other test users than those "
+            "of other rows (ratios and differences are of the same ones), splits in brackets: "
+            f"{', '.join(partial)}"
         )
     if comparison.ratio_intervals:
         lines.append(
