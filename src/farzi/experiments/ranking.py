@@ -174,15 +174,24 @@ def kendall_tau(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
         raise ValueError(
             f"`a` and `b` must be of one shape (N,), got {first.shape}, {second.shape}."
         )
-    upper = np.triu_indices(len(first), 1)
+    return float(_taus(first, second, np.arange(len(first))[None])[0])
+
+
+def _taus(
+    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], drawn: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Kendall's tau-b of each draw (R, N) of things from two rankings (N,) of them."""
+    left, right = (drawn[:, place] for place in np.triu_indices(drawn.shape[1], 1))
     signs = [
-        (left > right).astype(np.float64) - (left < right)
-        for left, right in ((values[upper[0]], values[upper[1]]) for values in (first, second))
+        (values[left] > values[right]).astype(np.int8) - (values[left] < values[right])
+        for values in (first, second)
     ]
-    untied = [float((each != 0).sum()) for each in signs]
-    if not all(untied):
-        return math.nan
-    return float((signs[0] * signs[1]).sum() / math.sqrt(untied[0] * untied[1]))
+    untied = [(each != 0).sum(axis=1) for each in signs]
+    with np.errstate(invalid="ignore"):  # nothing over nothing where one ties them all
+        taus: npt.NDArray[np.float64] = (signs[0] * signs[1]).sum(axis=1) / np.sqrt(
+            untied[0] * untied[1]
+        )
+    return taus
 
 
 def rank_rows(
@@ -266,12 +275,8 @@ def _ranking(
 ) -> Ranking:
     own = np.array([_loss(run) for run, _ in both])
     of_full = np.array([_loss(run) for _, run in both])
-    generator = np.random.default_rng(seed)
-    taus = []
-    for _ in range(num_resamples):
-        drawn = generator.integers(len(both), size=len(both))
-        taus.append(kendall_tau(own[drawn], of_full[drawn]))
-    low, high = np.nanquantile(taus, [0.025, 0.975])
+    drawn = np.random.default_rng(seed).integers(len(both), size=(num_resamples, len(both)))
+    low, high = np.nanquantile(_taus(own, of_full, drawn), [0.025, 0.975])
     chosen = both[int(own.argmin())][1]
     best = both[int(of_full.argmin())][1]
     sign = 1 if higher_is_better else -1

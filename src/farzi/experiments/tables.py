@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from farzi.experiments.collected import Group, break_even
 from farzi.experiments.comparison import Comparison, Difference, Reached, RowResult, Spread
+from farzi.experiments.ranking import Ranking
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -317,39 +318,39 @@ def trainings(count: float | None) -> str:
 
 def ranking_grid(groups: Sequence[Group]) -> Grid:
     """How a search on each row compares with one on full data."""
-    head = ("", "configurations", "Kendall tau", "regret, nats", "regret, score", "s", "faster")
     rows = [
         (
             f"{group.source} {group.title}: {each.row}",
             str(each.configurations),
-            f"{each.tau:.2f} [{each.low:.2f}, {each.high:.2f}]",
-            number(each.regret),
-            number(each.metric_regret),
-            seconds(each.seconds),
-            times(each.faster),
+            *_ranking_cells(each),
         )
         for group in groups
         for each in group.rankings
     ]
-    return Grid(head, tuple(rows))
+    return Grid(("", "configurations", *_RANKING_HEAD), tuple(rows))
 
 
 def early_ranking_grid(group: Group) -> Grid:
     """How searches of few seconds a configuration compare with the whole one on full data."""
-    head = ("", "s a configuration", "Kendall tau", "regret, nats", "regret, score", "s", "faster")
     rows = [
-        (
-            each.row,
-            seconds(each.seconds_each),
-            f"{each.tau:.2f} [{each.low:.2f}, {each.high:.2f}]",
-            number(each.regret),
-            number(each.metric_regret),
-            seconds(each.seconds),
-            times(each.faster),
-        )
+        (each.row, seconds(each.seconds_each), *_ranking_cells(each))
         for each in group.early_rankings
     ]
-    return Grid(head, tuple(rows))
+    return Grid(("", "s a configuration", *_RANKING_HEAD), tuple(rows))
+
+
+_RANKING_HEAD = ("Kendall tau", "regret, nats", "regret, score", "s", "faster")
+
+
+def _ranking_cells(ranking: Ranking) -> tuple[str, ...]:
+    """What stands below `_RANKING_HEAD`."""
+    return (
+        f"{ranking.tau:.2f} [{ranking.low:.2f}, {ranking.high:.2f}]",
+        number(ranking.regret),
+        number(ranking.metric_regret),
+        seconds(ranking.seconds),
+        times(ranking.faster),
+    )
 
 
 def markdown_grid(grid: Grid) -> str:
